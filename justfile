@@ -1,0 +1,50 @@
+# `just` lists the recipes; `pip install rust-just` brings the command.
+default:
+    @just --list
+
+# Serve the sample collection on 127.0.0.1:50051.
+run:
+    cargo run --release
+
+# What CI runs.
+ci: fmt-check lint doc proto-lint test first-run
+
+fmt:
+    cargo fmt --all
+
+fmt-check:
+    cargo fmt --all --check
+
+lint:
+    cargo clippy --release --workspace --all-targets -- -D warnings
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+# The README's second command.
+test:
+    cargo test --release --workspace
+
+# The README's first command, from its start to an answer.
+first-run:
+    bash scripts/first-run.sh
+
+# Regenerate the wire code from the protos (pure Rust, no protoc).
+gen:
+    cargo run --release -p diptych-proto --example gen
+
+proto-lint:
+    cd proto && buf lint
+
+# Fetch the packages that the sample is made of, and write the prepared data set.
+emoji-data:
+    bash scripts/fetch-emoji.sh target/emoji
+    cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-data
+
+# Train the sample bundle (minutes on two cores).
+emoji-train:
+    cargo run --release -p diptych-train -- fit configs/train/emoji-split.toml
+
+# Slow checks: many kills, timings. Run before an issue is called resolved.
+long:
+    cargo test --release -p diptych-tests -- --ignored --nocapture
