@@ -1,0 +1,152 @@
+//! Bytes of a file to RGB pixels, within limits.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
+
+use super::{ImageLimits, jpeg};
+use crate::error::{Error, Result};
+
+/// The picture formats that are read, told apart by their first bytes alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImageFormat {
+    /// Baseline or progressive JPEG; grey, YCbCr, CMYK.
+    Jpeg,
+    /// PNG of any depth and colour type; of an animation the default image.
+    Png,
+    /// WebP, lossy or lossless; of an animation the first frame.
+    WebP,
+    /// GIF, the first frame.
+    Gif,
+}
+
+/// The format of a file by its first bytes, or `None` if it is none of those read here.
+#[must_use]
+pub fn sniff(bytes: &[u8]) -> Option<ImageFormat> {
+    if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+        Some(ImageFormat::Jpeg)
+    } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        Some(ImageFormat::Png)
+    } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+        Some(ImageFormat::WebP)
+    } else if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
+        Some(ImageFormat::Gif)
+    } else {
+        None
+    }
+}
+
+/// Decodes a picture to 8-bit RGB: upright by its EXIF orientation, on white where it is
+/// transparent. Grey, palette, CMYK and 16-bit pictures are converted; colour profiles are ignored,
+/// all values are taken as sRGB.
+///
+/// # Errors
+/// [`Error::Empty`] for no bytes, [`Error::UnsupportedImage`] for another format,
+/// [`Error::Limit`] for a file, side or area beyond `limits` (before pixels are decoded), and
+/// [`Error::DamagedImage`] for a file that is cut off or broken.
+pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
+    if bytes.is_empty() {
+        return Err(Error::Empty { field: "image" });
+    }
+    let length = bytes.len() as u64;
+    if length > limits.max_bytes {
+        return Err(Error::limit("image bytes", limits.max_bytes, length));
+    }
+    let format = sniff(bytes).ok_or(Error::UnsupportedImage)?;
+    // The decoders are not ours and read hostile bytes: should one of them panic, that is one bad
+    // picture, not the end of the thread that decodes everybody's.
+    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, limits)))
+        .unwrap_or_else(|_| Err(damaged("the decoder gave up on it")))
+}
+
+fn decode_as(format: ImageFormat, bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), library_format(format));
+    let mut allocation = image::Limits::no_limits();
+    allocation.max_alloc = Some(limits.decoder_bytes());
+    reader.limits(allocation);
+    let mut decoder = reader.into_decoder().map_err(|error| from_library(&error, limits))?;
+    let (width, height) = decoder.dimensions();
+    check_dimensions(width, height, limits)?;
+    if format == ImageFormat::Jpeg {
+        check_jpeg(bytes)?;
+    }
+    // A picture whose EXIF block is broken is still a picture.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture =
+        DynamicImage::from_decoder(decoder).map_err(|error| from_library(&error, limits))?;
+    picture.apply_orientation(orientation);
+    Ok(on_white(picture))
+}
+
+fn library_format(format: ImageFormat) -> image::ImageFormat {
+    match format {
+        ImageFormat::Jpeg => image::ImageFormat::Jpeg,
+        ImageFormat::Png => image::ImageFormat::Png,
+        ImageFormat::WebP => image::ImageFormat::WebP,
+        ImageFormat::Gif => image::ImageFormat::Gif,
+    }
+}
+
+fn check_dimensions(width: u32, height: u32, limits: &ImageLimits) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Err(damaged("it has no pixels"));
+    }
+    let side = width.max(height);
+    if side > limits.max_side {
+        return Err(Error::limit("image side in pixels", limits.max_side.into(), side.into()));
+    }
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > limits.max_pixels {
+        return Err(Error::limit("image pixels", limits.max_pixels, pixels));
+    }
+    Ok(())
+}
+
+fn check_jpeg(bytes: &[u8]) -> Result<()> {
+    let outline = jpeg::outline(bytes);
+    if outline.scans > jpeg::MAX_SCANS {
+        return Err(Error::limit("image scans", jpeg::MAX_SCANS as u64, outline.scans as u64));
+    }
+    if outline.complete { Ok(()) } else { Err(damaged("it ends before the picture does")) }
+}
+
+/// Composites transparent pixels on white and drops the alpha channel: `c a + 255 (1 - a)`, rounded.
+fn on_white(picture: DynamicImage) -> RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.into_rgb8();
+    }
+    let rgba = picture.into_rgba8();
+    let (width, height) = rgba.dimensions();
+    let mut rgb = RgbImage::new(width, height);
+    for (out, pixel) in rgb.pixels_mut().zip(rgba.pixels()) {
+        let [red, green, blue, alpha] = pixel.0;
+        let blend = |channel: u8| {
+            let (channel, alpha) = (u32::from(channel), u32::from(alpha));
+            ((channel * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+        };
+        out.0 = [blend(red), blend(green), blend(blue)];
+    }
+    rgb
+}
+
+/// The decoder's own words stay out of the message: they may quote the file.
+fn from_library(error: &ImageError, limits: &ImageLimits) -> Error {
+    match error {
+        ImageError::Limits(_) => Error::limit(
+            "image bytes when decoded",
+            limits.decoder_bytes(),
+            limits.decoder_bytes().saturating_add(1),
+        ),
+        ImageError::Unsupported(_) => {
+            damaged("it uses a feature of its format that is not read here")
+        }
+        ImageError::IoError(_) => damaged("it ends before the picture does"),
+        _ => damaged("its bytes do not follow the format they begin with"),
+    }
+}
+
+fn damaged(reason: &'static str) -> Error {
+    Error::DamagedImage { reason }
+}

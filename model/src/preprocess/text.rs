@@ -1,0 +1,194 @@
+//! Texts: from a string to a bag of token ids, within limits.
+
+mod config;
+mod ngrams;
+#[cfg(test)]
+mod tests;
+
+use tokenizers::Tokenizer;
+
+pub use self::config::{HashedNgrams, HuggingFace, TokenizerConfig};
+use crate::error::{Error, Result};
+
+/// The ids of one text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Ids below [`TokenizerConfig::vocabulary`], at least one. An id may repeat.
+    pub ids: Vec<u32>,
+    /// How many bytes of the text, from its start, these ids stand for. The ids are exactly those
+    /// of the text cut there.
+    pub used_bytes: usize,
+    /// Whether the text went on after that.
+    pub truncated: bool,
+}
+
+/// Texts of a batch as one list of ids: text `i` has `ids[offsets[i]..offsets[i + 1]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenBatch {
+    /// The ids of all texts, one after the other.
+    pub ids: Vec<u32>,
+    /// Where each text begins, and the end: one more than there are texts, the first is 0.
+    pub offsets: Vec<u32>,
+}
+
+impl Default for TokenBatch {
+    fn default() -> Self {
+        Self { ids: Vec::new(), offsets: vec![0] }
+    }
+}
+
+impl TokenBatch {
+    /// Puts the ids of several texts one after the other.
+    #[must_use]
+    pub fn collate(items: &[&Tokens]) -> Self {
+        let mut batch = Self::default();
+        batch.ids.reserve(items.iter().map(|item| item.ids.len()).sum());
+        batch.offsets.reserve(items.len());
+        for item in items {
+            batch.ids.extend_from_slice(&item.ids);
+            batch.offsets.push(batch.ids.len() as u32);
+        }
+        batch
+    }
+
+    /// The number of texts.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    /// Whether there is no text.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Turns texts into ids as a [`TokenizerConfig`] says.
+pub struct TextPreprocessor {
+    config: TokenizerConfig,
+    engine: Engine,
+}
+
+enum Engine {
+    Ngrams(HashedNgrams),
+    HuggingFace { tokenizer: Box<Tokenizer>, settings: HuggingFace },
+}
+
+impl std::fmt::Debug for TextPreprocessor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A Hugging Face tokenizer prints its whole vocabulary.
+        f.debug_struct("TextPreprocessor").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl TextPreprocessor {
+    /// Builds the tokenizer. `tokenizer_json` is the content of `tokenizer.json`, needed by
+    /// [`TokenizerConfig::Huggingface`] and refused by the others.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a setting out of range or a file that is missing or superfluous,
+    /// [`Error::Corrupt`] for a `tokenizer.json` that cannot be read or has more ids than
+    /// the settings say.
+    pub fn new(config: &TokenizerConfig, tokenizer_json: Option<&[u8]>) -> Result<Self> {
+        config.validate()?;
+        let engine = match (config, tokenizer_json) {
+            (TokenizerConfig::HashedNgrams(settings), None) => Engine::Ngrams(settings.clone()),
+            (TokenizerConfig::HashedNgrams(_), Some(_)) => {
+                let message = "is `hashed_ngrams`, which takes no tokenizer.json";
+                return Err(Error::invalid("text.kind", message));
+            }
+            (TokenizerConfig::Huggingface(settings), Some(json)) => Engine::HuggingFace {
+                tokenizer: Box::new(load_tokenizer(json, settings)?),
+                settings: settings.clone(),
+            },
+            (TokenizerConfig::Huggingface(_), None) => {
+                let message = "is `huggingface`, which needs a tokenizer.json";
+                return Err(Error::invalid("text.kind", message));
+            }
+        };
+        Ok(Self { config: config.clone(), engine })
+    }
+
+    /// The settings it was built with.
+    #[must_use]
+    pub fn config(&self) -> &TokenizerConfig {
+        &self.config
+    }
+
+    /// The ids of a text. With `truncate`, a text beyond the limits is cut and the result says
+    /// where.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] when nothing of the text can be searched for (no letter, digit or symbol),
+    /// [`Error::Limit`] (`text bytes`, `text tokens`) when it is too long and `truncate` is false.
+    pub fn tokenize(&self, text: &str, truncate: bool) -> Result<Tokens> {
+        let max_bytes = self.config.max_bytes();
+        if text.len() > max_bytes && !truncate {
+            return Err(Error::limit("text bytes", max_bytes as u64, text.len() as u64));
+        }
+        let mut used = &text[..text.floor_char_boundary(max_bytes)];
+        let mut ids = self.ids(used)?;
+        let max_ids = self.config.max_ids();
+        if ids.len() > max_ids {
+            if !truncate {
+                return Err(Error::limit("text tokens", max_ids as u64, ids.len() as u64));
+            }
+            used = self.longest_fitting(used, max_ids)?;
+            ids = self.ids(used)?;
+        }
+        if ids.is_empty() {
+            return Err(Error::Empty { field: "text" });
+        }
+        Ok(Tokens { ids, used_bytes: used.len(), truncated: used.len() < text.len() })
+    }
+
+    /// A prefix of `text` with at most `max_ids` ids, by bisection: about 13 passes at 8 KiB, only
+    /// for texts that are cut.
+    fn longest_fitting<'text>(&self, text: &'text str, max_ids: usize) -> Result<&'text str> {
+        let (mut fits, mut beyond) = (0, text.len());
+        loop {
+            let middle = text.floor_char_boundary(fits + (beyond - fits) / 2);
+            if middle <= fits {
+                return Ok(&text[..fits]);
+            }
+            if self.ids(&text[..middle])?.len() <= max_ids {
+                fits = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+    }
+
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.engine {
+            Engine::Ngrams(settings) => Ok(ngrams::ids(text, settings)),
+            Engine::HuggingFace { .. } if text.trim().is_empty() => Ok(Vec::new()),
+            Engine::HuggingFace { tokenizer, settings } => {
+                let encoding =
+                    tokenizer.encode_fast(text, settings.special_tokens).map_err(|_| {
+                        Error::invalid("text", "cannot be split by the bundle's tokenizer")
+                    })?;
+                Ok(encoding.get_ids().to_vec())
+            }
+        }
+    }
+}
+
+fn load_tokenizer(json: &[u8], settings: &HuggingFace) -> Result<Tokenizer> {
+    let corrupt = |message: String| Error::corrupt("tokenizer.json", message);
+    let mut tokenizer = Tokenizer::from_bytes(json)
+        .map_err(|error| corrupt(format!("is not a Hugging Face tokenizer: {error}")))?;
+    // Cutting and padding are this crate's business: a bag needs no padding, and a cut is reported.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|error| corrupt(error.to_string()))?;
+    let largest = tokenizer.get_vocab(true).into_values().max();
+    match largest {
+        None => Err(corrupt("has no tokens".into())),
+        Some(largest) if largest >= settings.vocabulary => Err(corrupt(format!(
+            "has ids up to {largest}, but `text.vocabulary` is {}",
+            settings.vocabulary
+        ))),
+        Some(_) => Ok(tokenizer),
+    }
+}
