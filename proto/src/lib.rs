@@ -1,0 +1,15 @@
+//! The wire contract of Diptych: package `diptych.v1`.
+//!
+//! `proto/` holds the sources, commented field by field; `src/gen` what `examples/gen.rs` makes of them. There is no logic
+//! here, and nothing here is written by hand but this page.
+
+/// Messages, clients and servers of package `diptych.v1`.
+pub mod v1 {
+    include!("gen/diptych.v1.rs");
+}
+
+/// Descriptors of the whole package and what it imports, as reflection serves them.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/diptych_descriptor.bin");
+
+/// Domain of every `google.rpc.ErrorInfo` of this service.
+pub const ERROR_DOMAIN: &str = "diptych";
