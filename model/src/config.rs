@@ -1,0 +1,245 @@
+//! The shape of an encoder pair, as it stands in a run file and in a bundle.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The two kinds of item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Modality {
+    /// A picture.
+    Image,
+    /// A text.
+    Text,
+}
+
+/// The two kinds of vector that every item has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Space {
+    /// What both modalities say: pictures and texts meet here.
+    Shared,
+    /// What only this picture, or only this wording, says. Never compared across modalities.
+    Exclusive,
+}
+
+/// Everything that fixes names and shapes of a model's weights and how they are applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Pixels to features.
+    pub image_tower: ImageTowerConfig,
+    /// Token ids to features.
+    pub text_tower: TextTowerConfig,
+    /// Features to shared and exclusive vectors.
+    pub heads: HeadsConfig,
+}
+
+/// An image tower: `kind` picks the variant, the other keys belong to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ImageTowerConfig {
+    /// A small residual convolutional network.
+    Conv(ConvConfig),
+}
+
+/// A text tower: `kind` picks the variant, the other keys belong to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TextTowerConfig {
+    /// A summed embedding table under a small network.
+    NgramBag(NgramBagConfig),
+}
+
+/// Settings of the `conv` image tower.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConvConfig {
+    /// Side of the square input in pixels, 8 to 512.
+    pub size: usize,
+    /// Stride of the first convolution, 1 to 4.
+    pub stem_stride: usize,
+    /// Channels of each stage; every stage after the first halves the resolution.
+    pub widths: Vec<usize>,
+    /// Residual blocks in each stage, 1 to 16.
+    pub blocks_per_stage: usize,
+    /// Groups of every group normalisation; divides each width.
+    pub groups: usize,
+    /// How many stages, from the stem on, give the `early` statistics: 1 is the stem alone.
+    pub early_stages: usize,
+}
+
+impl Default for ConvConfig {
+    fn default() -> Self {
+        Self {
+            size: 48,
+            stem_stride: 2,
+            widths: vec![24, 48, 96, 192],
+            blocks_per_stage: 1,
+            groups: 8,
+            early_stages: 2,
+        }
+    }
+}
+
+/// Settings of the `ngram_bag` text tower.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NgramBagConfig {
+    /// Rows of the embedding table: token ids are below it. At most 2^24.
+    pub buckets: usize,
+    /// Width of a row.
+    pub width: usize,
+    /// Width of the hidden layer. The heads read it beside the normalised sum of rows.
+    pub hidden: usize,
+}
+
+impl Default for NgramBagConfig {
+    fn default() -> Self {
+        Self { buckets: 65_536, width: 96, hidden: 384 }
+    }
+}
+
+/// Which of an image tower's features the exclusive head reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureSource {
+    /// The pooled last layer: what the picture shows.
+    Last,
+    /// Statistics of the first stages: how it is drawn.
+    Early,
+}
+
+/// Sizes of the vectors and of the networks that make them from features.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadsConfig {
+    /// Dimension of the shared vectors, 1 to 4096.
+    pub shared: usize,
+    /// Prefixes of the shared vector that are trained to work alone, rising, each below `shared`.
+    pub matryoshka: Vec<usize>,
+    /// Dimension of the exclusive vectors of pictures, 1 to 4096.
+    pub exclusive_image: usize,
+    /// Dimension of the exclusive vectors of texts, 1 to 4096.
+    pub exclusive_text: usize,
+    /// What the exclusive head of pictures reads; not empty, no repetition.
+    pub exclusive_reads: Vec<FeatureSource>,
+    /// Width of the hidden layer of the exclusive heads.
+    pub exclusive_hidden: usize,
+}
+
+impl Default for HeadsConfig {
+    fn default() -> Self {
+        Self {
+            shared: 128,
+            matryoshka: vec![32, 64],
+            exclusive_image: 32,
+            exclusive_text: 32,
+            exclusive_reads: vec![FeatureSource::Last, FeatureSource::Early],
+            exclusive_hidden: 128,
+        }
+    }
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            image_tower: ImageTowerConfig::Conv(ConvConfig::default()),
+            text_tower: TextTowerConfig::NgramBag(NgramBagConfig::default()),
+            heads: HeadsConfig::default(),
+        }
+    }
+}
+
+/// Refuses `value` outside `low..=high`, naming `field`.
+fn within(field: &str, value: usize, low: usize, high: usize) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, format!("{value} is not between {low} and {high}")))
+}
+
+impl ModelConfig {
+    /// Checks every range that the field docs state, so that building a model fails on a named key
+    /// and not in an allocation.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the key's path.
+    pub fn validate(&self) -> Result<()> {
+        match &self.image_tower {
+            ImageTowerConfig::Conv(conv) => conv.validate()?,
+        }
+        match &self.text_tower {
+            TextTowerConfig::NgramBag(bag) => bag.validate()?,
+        }
+        self.heads.validate()
+    }
+}
+
+impl ImageTowerConfig {
+    /// Side of the square picture that the tower takes, in pixels.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Conv(conv) => conv.size,
+        }
+    }
+}
+
+impl TextTowerConfig {
+    /// One more than the largest token id that the tower takes.
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            Self::NgramBag(bag) => bag.buckets,
+        }
+    }
+}
+
+impl ConvConfig {
+    fn validate(&self) -> Result<()> {
+        within("image_tower.size", self.size, 8, 512)?;
+        within("image_tower.stem_stride", self.stem_stride, 1, 4)?;
+        within("image_tower.widths", self.widths.len(), 1, 8)?;
+        within("image_tower.blocks_per_stage", self.blocks_per_stage, 1, 16)?;
+        within("image_tower.groups", self.groups, 1, 1024)?;
+        within("image_tower.early_stages", self.early_stages, 1, self.widths.len() + 1)?;
+        for &width in &self.widths {
+            within("image_tower.widths", width, 1, 4096)?;
+            if !width.is_multiple_of(self.groups) {
+                let message = format!("does not divide the width {width}");
+                return Err(Error::invalid("image_tower.groups", message));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl NgramBagConfig {
+    fn validate(&self) -> Result<()> {
+        within("text_tower.buckets", self.buckets, 1, 1 << 24)?;
+        within("text_tower.width", self.width, 1, 4096)?;
+        within("text_tower.hidden", self.hidden, 1, 16_384)
+    }
+}
+
+impl HeadsConfig {
+    fn validate(&self) -> Result<()> {
+        within("heads.shared", self.shared, 1, 4096)?;
+        within("heads.exclusive_image", self.exclusive_image, 1, 4096)?;
+        within("heads.exclusive_text", self.exclusive_text, 1, 4096)?;
+        within("heads.exclusive_hidden", self.exclusive_hidden, 1, 16_384)?;
+        let rising = self.matryoshka.windows(2).all(|pair| pair[0] < pair[1]);
+        let below = self.matryoshka.iter().all(|&prefix| 0 < prefix && prefix < self.shared);
+        if !rising || !below {
+            let message = format!("must rise and stay between 1 and {}", self.shared - 1);
+            return Err(Error::invalid("heads.matryoshka", message));
+        }
+        match self.exclusive_reads.as_slice() {
+            [_] => Ok(()),
+            [first, second] if first != second => Ok(()),
+            _ => {
+                Err(Error::invalid("heads.exclusive_reads", "must name last, early or both, once"))
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Named weights: one door for training and for serving.
+//!
+//! Networks ask for a weight by name and shape. In training the weight is made on the first ask,
+//! from a generator seeded by the run's seed and the name, so that the values do not depend on the
+//! order of asks, on threads or on process. In serving it comes from a file, and a name that is
+//! missing, misshapen or left over is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::f64::consts::TAU;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use candle_core::{DType, Device, Tensor, Var};
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// How a weight starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All 0.
+    Zeros,
+    /// All 1.
+    Ones,
+    /// All the same value.
+    Const(f64),
+    /// Normal around 0 with this standard deviation.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Normal with standard deviation sqrt(2 / fan_in): keeps the variance through a layer with
+    /// ReLU (He et al. 2015, "Delving deep into rectifiers", eq. 10).
+    Kaiming {
+        /// Inputs of one output: channels x kernel area, or the input width.
+        fan_in: usize,
+    },
+}
+
+/// The weights of one model, by name.
+#[derive(Debug)]
+pub struct Params {
+    source: Source,
+    device: Device,
+    dtype: DType,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Variables are made when asked for.
+    Seeded { seed: u64, vars: Mutex<BTreeMap<String, Var>> },
+    /// All weights are given; `asked` collects the names that were used.
+    Given { tensors: BTreeMap<String, Tensor>, asked: Mutex<BTreeSet<String>> },
+}
+
+/// A panic while holding the lock leaves the map as it was or with one entry more: still valid.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Params {
+    /// Trainable f32 weights on `device`, made on first ask from `seed` and the name.
+    pub fn seeded(seed: u64, device: &Device) -> Self {
+        let source = Source::Seeded { seed, vars: Mutex::default() };
+        Self { source, device: device.clone(), dtype: DType::F32 }
+    }
+
+    /// Fixed weights for serving, converted to f32 on `device` when asked for.
+    pub fn from_tensors(tensors: BTreeMap<String, Tensor>, device: &Device) -> Self {
+        let source = Source::Given { tensors, asked: Mutex::default() };
+        Self { source, device: device.clone(), dtype: DType::F32 }
+    }
+
+    /// The same weights in `dtype`: F64 for numeric gradients, F32 for everything else.
+    #[must_use]
+    pub fn with_dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// The device that the weights lie on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The type of the weights.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The weight `name` of `shape`. `init` matters only where the weight is made here.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if a given weight is missing or has another shape, [`Error::Invalid`] if
+    /// one name is asked for with two shapes.
+    pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        match &self.source {
+            Source::Seeded { seed, vars } => {
+                let mut vars = lock(vars);
+                if let Some(var) = vars.get(name) {
+                    if var.dims() != shape {
+                        let message = format!("shape {shape:?}, but it has {:?}", var.dims());
+                        return Err(Error::invalid(name, message));
+                    }
+                    return Ok(var.as_tensor().clone());
+                }
+                let values = draw(*seed, name, shape.iter().product(), init);
+                let values = Tensor::from_vec(values, shape, &self.device)?;
+                let var = Var::from_tensor(&values.to_dtype(self.dtype)?)?;
+                let tensor = var.as_tensor().clone();
+                vars.insert(name.to_owned(), var);
+                Ok(tensor)
+            }
+            Source::Given { tensors, asked } => {
+                let tensor = tensors
+                    .get(name)
+                    .ok_or_else(|| Error::corrupt(name, "the weight is missing"))?;
+                if tensor.dims() != shape {
+                    let message = format!("shape {:?}, expected {shape:?}", tensor.dims());
+                    return Err(Error::corrupt(name, message));
+                }
+                lock(asked).insert(name.to_owned());
+                Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?.contiguous()?)
+            }
+        }
+    }
+
+    /// Checks that every given weight was asked for. Call it once the model is built.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] that names the first weight which no part of the model wants.
+    pub fn finish(&self) -> Result<()> {
+        let Source::Given { tensors, asked } = &self.source else { return Ok(()) };
+        let asked = lock(asked);
+        match tensors.keys().find(|name| !asked.contains(*name)) {
+            Some(name) => Err(Error::corrupt(name, "no part of the model uses this weight")),
+            None => Ok(()),
+        }
+    }
+
+    /// The trainable variables made so far, in name order; empty for given weights.
+    pub fn vars(&self) -> BTreeMap<String, Var> {
+        match &self.source {
+            Source::Seeded { vars, .. } => lock(vars).clone(),
+            Source::Given { .. } => BTreeMap::new(),
+        }
+    }
+
+    /// The current values of all weights, in name order. They do not follow later updates.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if a copy cannot be made.
+    pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        match &self.source {
+            Source::Seeded { vars, .. } => lock(vars)
+                .iter()
+                .map(|(name, var)| Ok((name.clone(), var.as_tensor().detach().copy()?)))
+                .collect(),
+            Source::Given { tensors, .. } => Ok(tensors.clone()),
+        }
+    }
+}
+
+/// A generator that depends on `seed` and `name` alone: ChaCha8 keyed by SHA-256 of both.
+pub fn generator(seed: u64, name: &str) -> ChaCha8Rng {
+    let mut hash = Sha256::new();
+    hash.update(seed.to_le_bytes());
+    hash.update(name.as_bytes());
+    ChaCha8Rng::from_seed(hash.finalize().into())
+}
+
+fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f64> {
+    let std = match init {
+        Init::Zeros => return vec![0.0; count],
+        Init::Ones => return vec![1.0; count],
+        Init::Const(value) => return vec![value; count],
+        Init::Normal { std } => std,
+        Init::Kaiming { fan_in } => (2.0 / fan_in.max(1) as f64).sqrt(),
+    };
+    let mut generator = generator(seed, name);
+    (0..count).map(|_| std * standard_normal(&mut generator)).collect()
+}
+
+/// One draw from N(0, 1) by the Box-Muller transform; the second of the pair is not kept, so that
+/// the i-th value depends on i alone.
+fn standard_normal(generator: &mut ChaCha8Rng) -> f64 {
+    // 53 random bits give a uniform value; adding half a step keeps the logarithm finite.
+    let mut uniform = || ((generator.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    let (radius, angle) = (uniform(), uniform());
+    (-2.0 * radius.ln()).sqrt() * (TAU * angle).cos()
+}
+
+#[cfg(test)]
+mod tests;
