@@ -1,0 +1,114 @@
+//! Towers: pictures or token ids to features. One file per network, one row per tower.
+//!
+//! A new tower is a file, a variant of its config enum, an arm in [`image`] or [`text`], and a row
+//! in [`IMAGE_TOWERS`] or [`TEXT_TOWERS`]; the contract test runs over the rows.
+
+use std::fmt::Debug;
+
+use candle_core::Tensor;
+
+use crate::config::{FeatureSource, ImageTowerConfig, TextTowerConfig};
+use crate::error::Result;
+use crate::params::Params;
+use crate::preprocess::TokenBatch;
+
+mod conv;
+pub(crate) mod layers;
+mod ngram_bag;
+
+#[cfg(test)]
+mod tests;
+
+/// What an image tower sees in a batch of pictures.
+#[derive(Clone, Debug)]
+pub struct ImageFeatures {
+    /// (B, D): the pooled last layer, what the pictures show.
+    pub last: Tensor,
+    /// (B, E): statistics of the first stages, how they are drawn.
+    pub early: Tensor,
+}
+
+/// Pixels to features.
+pub trait ImageTower: Debug + Send + Sync {
+    /// Features of `pixels` (B, 3, size, size). A row depends on its own picture alone.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if the shape does not fit.
+    fn forward(&self, pixels: &Tensor) -> Result<ImageFeatures>;
+
+    /// D, the width of [`ImageFeatures::last`].
+    fn last_width(&self) -> usize;
+
+    /// E, the width of [`ImageFeatures::early`].
+    fn early_width(&self) -> usize;
+}
+
+/// Token ids to features.
+pub trait TextTower: Debug + Send + Sync {
+    /// Features (B, D) of a batch. A row depends on its own text alone.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if an id is beyond the vocabulary.
+    fn forward(&self, tokens: &TokenBatch) -> Result<Tensor>;
+
+    /// D, the width of the features.
+    fn width(&self) -> usize;
+}
+
+/// A row of a table of towers: what to write in a configuration to get it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its `kind`.
+    pub name: &'static str,
+    /// A small valid configuration, as TOML.
+    pub example: &'static str,
+}
+
+/// Every image tower.
+pub const IMAGE_TOWERS: &[Entry] = &[conv::ENTRY];
+
+/// Every text tower.
+pub const TEXT_TOWERS: &[Entry] = &[ngram_bag::ENTRY];
+
+/// Builds the image tower that `config` describes; its weights are named `{prefix}.*`.
+///
+/// # Errors
+/// What [`Params::get`] answers for a weight that does not fit.
+pub fn image(
+    config: &ImageTowerConfig,
+    params: &Params,
+    prefix: &str,
+) -> Result<Box<dyn ImageTower>> {
+    match config {
+        ImageTowerConfig::Conv(config) => Ok(Box::new(conv::Conv::new(config, params, prefix)?)),
+    }
+}
+
+/// Builds the text tower that `config` describes; its weights are named `{prefix}.*`.
+///
+/// # Errors
+/// What [`Params::get`] answers for a weight that does not fit.
+pub fn text(config: &TextTowerConfig, params: &Params, prefix: &str) -> Result<Box<dyn TextTower>> {
+    match config {
+        TextTowerConfig::NgramBag(config) => {
+            Ok(Box::new(ngram_bag::NgramBag::new(config, params, prefix)?))
+        }
+    }
+}
+
+impl ImageFeatures {
+    /// The features that `sources` name, side by side.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if `sources` is empty.
+    pub fn select(&self, sources: &[FeatureSource]) -> Result<Tensor> {
+        let parts: Vec<&Tensor> = sources
+            .iter()
+            .map(|source| match source {
+                FeatureSource::Last => &self.last,
+                FeatureSource::Early => &self.early,
+            })
+            .collect();
+        Ok(Tensor::cat(&parts, 1)?)
+    }
+}

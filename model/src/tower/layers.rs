@@ -1,0 +1,105 @@
+//! The layers that towers and heads are built from: a weight or two and the operation on them.
+//!
+//! Layers keep the tensors that share their storage with the trained variables and compute
+//! everything else in `forward`, so that they follow each optimizer step.
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::ops::{self, Activation};
+use crate::params::{Init, Params};
+
+/// x wᵀ + b.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// A layer of `widths` [inputs, outputs].
+    pub(crate) fn new(params: &Params, name: &str, [inputs, outputs]: [usize; 2]) -> Result<Self> {
+        let init = Init::Kaiming { fan_in: inputs };
+        Ok(Self {
+            weight: params.get(&format!("{name}.weight"), &[outputs, inputs], init)?,
+            bias: params.get(&format!("{name}.bias"), &[outputs], Init::Zeros)?,
+        })
+    }
+
+    /// (N, I) to (N, O).
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(x, &self.weight, Some(&self.bias))?)
+    }
+}
+
+/// A normalisation with its scale and shift.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    scale: Tensor,
+    shift: Tensor,
+    groups: usize,
+}
+
+impl Norm {
+    /// Over `channels` in `groups`; 1 group for [`Self::layer`].
+    pub(crate) fn new(params: &Params, name: &str, channels: usize, groups: usize) -> Result<Self> {
+        Ok(Self {
+            scale: params.get(&format!("{name}.weight"), &[channels], Init::Ones)?,
+            shift: params.get(&format!("{name}.bias"), &[channels], Init::Zeros)?,
+            groups,
+        })
+    }
+
+    fn affine(&self) -> Result<Tensor> {
+        Ok(Tensor::stack(&[&self.scale, &self.shift], 0)?)
+    }
+
+    /// Group normalisation of (B, H, W, C).
+    pub(crate) fn group(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        Ok(ops::group_norm(x, &self.affine()?, self.groups, None, activation)?)
+    }
+
+    /// Group normalisation of (B, H, W, C), plus `residual`, then ReLU.
+    pub(crate) fn group_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let affine = self.affine()?;
+        Ok(ops::group_norm(x, &affine, self.groups, Some(residual), Activation::Relu)?)
+    }
+
+    /// Layer normalisation of (N, D).
+    pub(crate) fn layer(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::layer_norm(x, &self.affine()?)?)
+    }
+}
+
+/// A convolution with a square kernel, without bias, padded so that stride 1 keeps the size.
+#[derive(Debug)]
+pub(crate) struct Conv {
+    weight: Tensor,
+    stride: usize,
+    padding: usize,
+}
+
+/// Sizes of a [`Conv`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConvShape {
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    /// Odd.
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+}
+
+impl Conv {
+    pub(crate) fn new(params: &Params, name: &str, shape: ConvShape) -> Result<Self> {
+        let ConvShape { inputs, outputs, kernel, stride } = shape;
+        let init = Init::Kaiming { fan_in: inputs * kernel * kernel };
+        let dims = [outputs, inputs, kernel, kernel];
+        let weight = params.get(&format!("{name}.weight"), &dims, init)?;
+        Ok(Self { weight, stride, padding: kernel / 2 })
+    }
+
+    /// (B, H, W, C) to (B, H', W', O).
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::conv2d(x, &self.weight, self.stride, self.padding)?)
+    }
+}
