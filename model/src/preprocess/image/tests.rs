@@ -54,7 +54,8 @@ fn reads_every_format_and_agrees_on_the_pixels() {
 #[test]
 fn refuses_what_is_no_picture_with_the_reason() {
     let jpeg = encoded(&DynamicImage::ImageRgb8(gradient(64, 64)), Library::Jpeg);
-    let rows: [(&[u8], fn(&Error) -> bool); 5] = [
+    type Expected = fn(&Error) -> bool;
+    let rows: [(&[u8], Expected); 5] = [
         (b"", |e| matches!(e, Error::Empty { field: "image" })),
         (b"a red heart, said the text", |e| matches!(e, Error::UnsupportedImage)),
         (b"BM not read here", |e| matches!(e, Error::UnsupportedImage)),

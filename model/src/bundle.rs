@@ -1,0 +1,162 @@
+//! The bundle: a trained encoder pair as one directory, with the proof that it is whole.
+//!
+//! | file | what |
+//! |---|---|
+//! | `bundle.json` | the [`Manifest`]: settings, provenance, and length and SHA-256 of every other file |
+//! | `model.safetensors` | weights by name, f32 or f16 |
+//! | `tokenizer.json` | only for towers that bring a tokenizer |
+//! | `golden.safetensors`, `golden/` | a few inputs as bytes, and the vectors they must give |
+//! | `calibration.json` | score to probability; may be absent |
+//!
+//! A [`Bundle`] in memory has been verified file by file. That its weights also fit the networks
+//! and reproduce the golden vectors is checked by [`Encoder::open`](crate::infer::Encoder::open).
+
+mod builder;
+mod digest;
+mod directory;
+mod golden;
+mod manifest;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod weights;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+
+pub use self::builder::BundleBuilder;
+pub(crate) use self::golden::Golden;
+pub use self::manifest::{DataSource, FileEntry, Manifest, SpaceInfo, Spaces, Training};
+pub use self::weights::WeightType;
+use crate::error::{Error, Result};
+
+/// The format that this version writes.
+pub const FORMAT_VERSION: u32 = 1;
+/// The newest `min_reader` that this version can read.
+pub const READER_VERSION: u32 = 1;
+
+const MANIFEST: &str = "bundle.json";
+const WEIGHTS: &str = "model.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+const CALIBRATION: &str = "calibration.json";
+const GOLDEN_VECTORS: &str = "golden.safetensors";
+const GOLDEN_FOLDER: &str = "golden/";
+
+/// The files of a bundle by their path inside it, with `/` between folders.
+pub type Files = BTreeMap<String, Cow<'static, [u8]>>;
+
+/// A verified bundle in memory: every file is there with the length and SHA-256 that `bundle.json`
+/// states, and the settings agree with each other.
+#[derive(Clone)]
+pub struct Bundle {
+    manifest: Manifest,
+    files: Files,
+    embedding_digest: String,
+    bundle_digest: String,
+}
+
+impl std::fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bundle")
+            .field("name", &self.manifest.name)
+            .field("bundle_digest", &self.bundle_digest)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bundle {
+    /// Reads and verifies the bundle in directory `dir`. Files that `bundle.json` does not list are
+    /// not read.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Corrupt`] naming the file that is
+    /// missing, damaged or does not fit, and what to do.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        directory::read(dir).and_then(Self::from_files).map_err(|error| match error {
+            Error::Corrupt { what, message } => {
+                Error::Corrupt { what: dir.join(what).display().to_string(), message }
+            }
+            other => other,
+        })
+    }
+
+    /// Verifies a bundle given as its files, for instance those built into a binary.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`].
+    pub fn from_files(files: Files) -> Result<Self> {
+        let value = manifest::parse_value(&files)?;
+        let manifest = Manifest::from_value(&value)?;
+        verify::files(&manifest, &files)?;
+        verify::settings(&manifest)?;
+        let embedding_digest = digest::embedding(&manifest, &value);
+        let bundle_digest = digest::bundle(&manifest, &files[MANIFEST]);
+        Ok(Self { manifest, files, embedding_digest, bundle_digest })
+    }
+
+    /// Writes the bundle as directory `dir`, which appears at once and complete: the files are
+    /// written beside it, synced, and renamed. A bundle or an empty directory already at `dir` is
+    /// replaced; anything else there is left alone and refused.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses, [`Error::Invalid`] when `dir` holds something else.
+    pub fn write(&self, dir: impl AsRef<Path>) -> Result<()> {
+        directory::write(&self.files, dir.as_ref())
+    }
+
+    /// What `bundle.json` says.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The files by path, `bundle.json` among them.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// SHA-256, in hex, over what determines vectors: the weights, the tokenizer, and of
+    /// `bundle.json` the keys `model`, `image` and `text`. Vectors of bundles that agree in it are
+    /// the same vectors; collections record it.
+    #[must_use]
+    pub fn embedding_digest(&self) -> &str {
+        &self.embedding_digest
+    }
+
+    /// SHA-256, in hex, over every file.
+    #[must_use]
+    pub fn bundle_digest(&self) -> &str {
+        &self.bundle_digest
+    }
+
+    /// The content of `calibration.json`, when the bundle is calibrated.
+    #[must_use]
+    pub fn calibration(&self) -> Option<&[u8]> {
+        self.files.get(CALIBRATION).map(AsRef::as_ref)
+    }
+
+    /// The content of `tokenizer.json`, for towers that bring a tokenizer.
+    #[must_use]
+    pub fn tokenizer_json(&self) -> Option<&[u8]> {
+        self.files.get(TOKENIZER).map(AsRef::as_ref)
+    }
+
+    /// The weights by name, as f32 on the CPU, all finite.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a file that is not safetensors of f16 and f32, or a value that is not
+    /// finite.
+    pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
+        weights::decode(WEIGHTS, &self.files[WEIGHTS])
+    }
+
+    /// The golden inputs and their vectors.
+    pub(crate) fn golden(&self) -> Result<Golden> {
+        Golden::from_files(&self.files)
+    }
+}

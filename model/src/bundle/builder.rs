@@ -1,0 +1,125 @@
+//! Making a bundle out of what training leaves.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use super::golden::Golden;
+use super::manifest::{Manifest, Spaces, Training};
+use super::{
+    Bundle, CALIBRATION, FORMAT_VERSION, FileEntry, Files, MANIFEST, TOKENIZER, WEIGHTS,
+    WeightType, digest, weights,
+};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::infer::Networks;
+use crate::preprocess::{ImagePreprocessing, TokenizerConfig};
+
+/// The parts of a bundle. Fill the fields and [`build`](BundleBuilder::build).
+#[derive(Clone, Debug)]
+pub struct BundleBuilder {
+    /// A short name for lists, such as `emoji-small`.
+    pub name: String,
+    /// What the encoders know, in words.
+    pub domain: String,
+    /// Towers and heads.
+    pub model: ModelConfig,
+    /// From a picture to the image tower's input; its size is the tower's.
+    pub image: ImagePreprocessing,
+    /// From a text to the text tower's input; its ids are the tower's.
+    pub text: TokenizerConfig,
+    /// The content of `tokenizer.json`, for towers that bring a tokenizer.
+    pub tokenizer_json: Option<Vec<u8>>,
+    /// The weights, as [`Params::tensors`](crate::Params::tensors) gives them.
+    pub weights: BTreeMap<String, Tensor>,
+    /// How to store them.
+    pub weight_type: WeightType,
+    /// What is added to a scaled cosine; 0 for objectives without a bias. The scale itself is a
+    /// weight.
+    pub logit_bias: f32,
+    /// Where the weights come from.
+    pub training: Training,
+    /// Pictures as files, at least one, whose vectors the bundle must reproduce.
+    pub golden_images: Vec<Vec<u8>>,
+    /// Texts, at least one, whose vectors the bundle must reproduce.
+    pub golden_texts: Vec<String>,
+    /// The content of `calibration.json`, when there is one.
+    pub calibration: Option<Vec<u8>>,
+}
+
+impl BundleBuilder {
+    /// A builder without golden inputs, provenance and calibration.
+    #[must_use]
+    pub fn new(
+        model: ModelConfig,
+        image: ImagePreprocessing,
+        text: TokenizerConfig,
+        weights: BTreeMap<String, Tensor>,
+    ) -> Self {
+        Self {
+            name: "unnamed".to_owned(),
+            domain: "unknown".to_owned(),
+            model,
+            image,
+            text,
+            tokenizer_json: None,
+            weights,
+            weight_type: WeightType::default(),
+            logit_bias: 0.0,
+            training: Training::default(),
+            golden_images: Vec::new(),
+            golden_texts: Vec::new(),
+            calibration: None,
+        }
+    }
+
+    /// Rounds the weights as they will be stored, computes the golden vectors from the rounded
+    /// ones, and puts the files together. The same parts give the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for settings, golden inputs or weights that do not fit, and what
+    /// [`Bundle::from_files`] answers.
+    pub fn build(self) -> Result<Bundle> {
+        let stored = weights::encode(&self.weights, self.weight_type)?;
+        let rounded = weights::decode(WEIGHTS, &stored)?;
+        let networks = Networks::new(
+            &self.model,
+            self.image.clone(),
+            (&self.text, self.tokenizer_json.as_deref()),
+            rounded,
+        )?;
+        let mut files: Files =
+            Golden::compute(&networks, &self.golden_images, &self.golden_texts)?.to_files()?;
+        files.insert(WEIGHTS.to_owned(), Cow::Owned(stored));
+        for (path, content) in [(TOKENIZER, self.tokenizer_json), (CALIBRATION, self.calibration)] {
+            if let Some(content) = content {
+                files.insert(path.to_owned(), Cow::Owned(content));
+            }
+        }
+        let manifest = Manifest {
+            format_version: FORMAT_VERSION,
+            // Format 1 is the first: any reader understands it.
+            min_reader: 1,
+            name: self.name,
+            domain: self.domain,
+            spaces: Spaces::of(&self.model),
+            model: self.model,
+            image: self.image,
+            text: self.text,
+            logit_scale: networks.logit_scale()?,
+            logit_bias: self.logit_bias,
+            training: self.training,
+            files: entries(&files),
+        };
+        let mut json = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| Error::invalid(MANIFEST, format!("cannot be written: {error}")))?;
+        json.push(b'\n');
+        files.insert(MANIFEST.to_owned(), Cow::Owned(json));
+        Bundle::from_files(files)
+    }
+}
+
+fn entries(files: &Files) -> Vec<FileEntry> {
+    files.iter().map(|(path, content)| digest::entry(path, content)).collect()
+}

@@ -1,0 +1,137 @@
+//! A bundle's files on disk.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Files, GOLDEN_FOLDER, MANIFEST, Manifest, manifest, verify};
+use crate::error::{Error, Result};
+
+/// Reads `bundle.json` and the files that it lists. Lengths are compared before a file is read, so
+/// that what is in memory is bounded by the manifest.
+pub(super) fn read(dir: &Path) -> Result<Files> {
+    let mut files = Files::new();
+    files.insert(MANIFEST.to_owned(), read_file(dir, MANIFEST, None)?);
+    let listed = Manifest::from_value(&manifest::parse_value(&files)?)?.files;
+    for entry in listed {
+        verify::path(&entry.path)?;
+        let content = read_file(dir, &entry.path, Some(entry.length))?;
+        files.insert(entry.path, content);
+    }
+    Ok(files)
+}
+
+fn read_file(dir: &Path, path: &str, expected: Option<u64>) -> Result<Cow<'static, [u8]>> {
+    const LARGEST_MANIFEST: u64 = 2 << 20;
+    let full = dir.join(path);
+    let refused = |error| Error::io(&full, error);
+    // Asked before it is opened: opening a pipe would wait for a writer.
+    let metadata = match fs::metadata(&full) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(verify::damaged(path, "is missing"));
+        }
+        Err(error) => return Err(refused(error)),
+    };
+    if !metadata.is_file() {
+        return Err(verify::damaged(path, "is not a file"));
+    }
+    let inside = full.canonicalize().map_err(refused)?;
+    if !inside.starts_with(dir.canonicalize().map_err(|error| Error::io(dir, error))?) {
+        return Err(verify::damaged(path, "is a link that leads out of the bundle"));
+    }
+    let length = metadata.len();
+    if let Some(expected) = expected
+        && length != expected
+    {
+        let wrong = format!("has {length} bytes, bundle.json says {expected}");
+        return Err(verify::damaged(path, &wrong));
+    }
+    let most = expected.unwrap_or(LARGEST_MANIFEST);
+    let mut content = Vec::with_capacity(usize::try_from(length.min(most)).unwrap_or(0));
+    let file = File::open(&full).map_err(refused)?;
+    file.take(most).read_to_end(&mut content).map_err(refused)?;
+    Ok(Cow::Owned(content))
+}
+
+/// Writes the files beside `dir`, syncs them and renames.
+///
+/// Replacing takes two renames, old away and new in. A crash between them leaves no `dir`, and
+/// beside it the old bundle as `.NAME.old-*` and the new one as `.NAME.new-*`, both complete.
+pub(super) fn write(files: &Files, dir: &Path) -> Result<()> {
+    let replaces = may_replace(dir)?;
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent).map_err(|error| Error::io(parent, error))?;
+    let fresh = sibling(parent, dir, "new")?;
+    let moved = write_files(files, &fresh)
+        .and_then(|()| if replaces { replace(parent, dir, &fresh) } else { rename(&fresh, dir) });
+    if moved.is_err() {
+        // What is half written has a name of its own and no reader; the first error is the one to
+        // tell, so a failure to tidy up is not.
+        fs::remove_dir_all(&fresh).ok();
+    }
+    moved.and_then(|()| sync(parent))
+}
+
+/// Puts `fresh` in the place of `dir`, and `dir` back if that fails.
+fn replace(parent: &Path, dir: &Path, fresh: &Path) -> Result<()> {
+    let old = sibling(parent, dir, "old")?;
+    rename(dir, &old)?;
+    if let Err(error) = rename(fresh, dir) {
+        rename(&old, dir)?;
+        return Err(error);
+    }
+    fs::remove_dir_all(&old).map_err(|error| Error::io(&old, error))
+}
+
+/// Whether there is something at `dir` that a bundle may replace; an error if it may not.
+fn may_replace(dir: &Path) -> Result<bool> {
+    let mut entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::io(dir, error)),
+    };
+    if dir.join(MANIFEST).is_file() || entries.next().is_none() {
+        return Ok(true);
+    }
+    let message = format!("{} holds something that is not a bundle; give another", dir.display());
+    Err(Error::invalid("bundle directory", message))
+}
+
+/// A name in `parent` that nothing else has.
+fn sibling(parent: &Path, dir: &Path, role: &str) -> Result<PathBuf> {
+    let name = dir
+        .file_name()
+        .ok_or_else(|| Error::invalid("bundle directory", "has no name of its own"))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let unique = format!(".{}.{role}-{}-{now}", name.to_string_lossy(), std::process::id());
+    Ok(parent.join(unique))
+}
+
+fn write_files(files: &Files, fresh: &Path) -> Result<()> {
+    let folder = fresh.join(GOLDEN_FOLDER);
+    fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
+    for (path, content) in files {
+        let full = fresh.join(path);
+        let refused = |error| Error::io(&full, error);
+        let mut file = File::create_new(&full).map_err(refused)?;
+        file.write_all(content).map_err(refused)?;
+        file.sync_all().map_err(refused)?;
+    }
+    sync(&folder)?;
+    sync(fresh)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|error| Error::io(to, error))
+}
+
+/// Makes the entries of a directory durable.
+fn sync(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|file| file.sync_all()).map_err(|error| Error::io(dir, error))
+}

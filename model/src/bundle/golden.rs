@@ -1,0 +1,179 @@
+//! Golden inputs: what a bundle must reproduce to be served.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+
+use super::verify::damaged;
+use super::{Files, GOLDEN_FOLDER, GOLDEN_VECTORS, WeightType, weights};
+use crate::error::{Error, Result};
+use crate::infer::{Networks, Vectors};
+use crate::preprocess::ImageLimits;
+use crate::preprocess::image::{ImageFormat, sniff};
+
+/// Least cosine between a golden vector and the one computed here. Rounding on another processor
+/// stays within 1e-6; a wrong filter, weight or tokenizer does not come close.
+const LEAST_COSINE: f32 = 1.0 - 1e-4;
+
+/// Inputs as bytes by their path in the bundle, and the vectors they give, in the order of paths.
+#[derive(Debug, Default)]
+pub(crate) struct Golden {
+    images: BTreeMap<String, Cow<'static, [u8]>>,
+    texts: BTreeMap<String, Cow<'static, [u8]>>,
+    image_vectors: Vec<Vectors>,
+    text_vectors: Vec<Vectors>,
+}
+
+impl Golden {
+    /// Computes the vectors of these inputs.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there is no picture, no text or more than 1,000 of one; what
+    /// encoding answers for an input that cannot be encoded.
+    pub(super) fn compute(
+        networks: &Networks,
+        images: &[Vec<u8>],
+        texts: &[String],
+    ) -> Result<Self> {
+        for (field, count) in [("golden images", images.len()), ("golden texts", texts.len())] {
+            if !(1..=1000).contains(&count) {
+                return Err(Error::invalid(field, format!("are {count}, must be 1 to 1000")));
+            }
+        }
+        let images = images.iter().enumerate().map(|(number, bytes)| {
+            let path = format!("{GOLDEN_FOLDER}image-{number:03}.{}", extension(bytes));
+            (path, Cow::Owned(bytes.clone()))
+        });
+        let texts = texts.iter().enumerate().map(|(number, text)| {
+            let path = format!("{GOLDEN_FOLDER}text-{number:03}.txt");
+            (path, Cow::Owned(text.clone().into_bytes()))
+        });
+        let mut golden =
+            Self { images: images.collect(), texts: texts.collect(), ..Self::default() };
+        (golden.image_vectors, golden.text_vectors) = golden.encode(networks)?;
+        Ok(golden)
+    }
+
+    /// The files that hold all of this.
+    pub(super) fn to_files(&self) -> Result<Files> {
+        let tensors = BTreeMap::from([
+            ("image.shared".to_owned(), rows(&self.image_vectors, |v| &v.shared)?),
+            ("image.exclusive".to_owned(), rows(&self.image_vectors, |v| &v.exclusive)?),
+            ("text.shared".to_owned(), rows(&self.text_vectors, |v| &v.shared)?),
+            ("text.exclusive".to_owned(), rows(&self.text_vectors, |v| &v.exclusive)?),
+        ]);
+        let vectors = weights::encode(&tensors, WeightType::F32)?;
+        let mut files = self.images.clone();
+        files.extend(self.texts.clone());
+        files.insert(GOLDEN_VECTORS.to_owned(), Cow::Owned(vectors));
+        Ok(files)
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when inputs and vectors do not match in number.
+    pub(super) fn from_files(files: &Files) -> Result<Self> {
+        let inputs = |kind: &str| -> BTreeMap<_, _> {
+            let prefix = format!("{GOLDEN_FOLDER}{kind}-");
+            let named = files.iter().filter(|(path, _)| path.starts_with(&prefix));
+            named.map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
+        };
+        let tensors = weights::decode(GOLDEN_VECTORS, &files[GOLDEN_VECTORS])?;
+        let vectors = |kind: &str, count: usize| -> Result<Vec<Vectors>> {
+            let shared = unrolled(&tensors, &format!("{kind}.shared"), count)?;
+            let exclusive = unrolled(&tensors, &format!("{kind}.exclusive"), count)?;
+            let pairs = shared.into_iter().zip(exclusive);
+            Ok(pairs.map(|(shared, exclusive)| Vectors { shared, exclusive }).collect())
+        };
+        let (images, texts) = (inputs("image"), inputs("text"));
+        if images.is_empty() || texts.is_empty() {
+            return Err(damaged(GOLDEN_FOLDER, "lacks golden pictures or golden texts"));
+        }
+        let image_vectors = vectors("image", images.len())?;
+        let text_vectors = vectors("text", texts.len())?;
+        Ok(Self { images, texts, image_vectors, text_vectors })
+    }
+
+    /// Embeds the inputs and compares.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming the first input that cannot be encoded or gives another vector.
+    pub(crate) fn check(&self, networks: &Networks) -> Result<()> {
+        let (images, texts) = self
+            .encode(networks)
+            .map_err(|error| damaged(GOLDEN_FOLDER, &format!("cannot be encoded ({error})")))?;
+        let paths = self.images.keys().chain(self.texts.keys());
+        let expected = self.image_vectors.iter().chain(&self.text_vectors);
+        for ((path, expected), got) in paths.zip(expected).zip(images.iter().chain(&texts)) {
+            let pairs = [
+                ("shared", &expected.shared, &got.shared),
+                ("exclusive", &expected.exclusive, &got.exclusive),
+            ];
+            for (space, expected, got) in pairs {
+                let cosine = cosine(expected, got);
+                if cosine.is_nan() || cosine < LEAST_COSINE {
+                    let wrong = format!(
+                        "does not give its golden {space} vector: the cosine is {cosine}, at \
+                         least {LEAST_COSINE} is needed"
+                    );
+                    return Err(damaged(path, &wrong));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&self, networks: &Networks) -> Result<(Vec<Vectors>, Vec<Vectors>)> {
+        let limits = ImageLimits::default();
+        let images: Vec<_> = self
+            .images
+            .values()
+            .map(|bytes| networks.prepare_image(bytes, &limits))
+            .collect::<Result<_>>()?;
+        let texts: Vec<_> = self
+            .texts
+            .iter()
+            .map(|(path, bytes)| {
+                let text = std::str::from_utf8(bytes)
+                    .map_err(|_| damaged(path, "is not text in UTF-8"))?;
+                networks.prepare_text(text, false)
+            })
+            .collect::<Result<_>>()?;
+        Ok((networks.encode_images(&images)?, networks.encode_texts(&texts)?))
+    }
+}
+
+fn extension(bytes: &[u8]) -> &'static str {
+    match sniff(bytes) {
+        Some(ImageFormat::Jpeg) => "jpg",
+        Some(ImageFormat::Png) => "png",
+        Some(ImageFormat::WebP) => "webp",
+        Some(ImageFormat::Gif) => "gif",
+        None => "bin",
+    }
+}
+
+/// One part of each vector pair as a tensor, (n, dims).
+fn rows(vectors: &[Vectors], part: impl Fn(&Vectors) -> &Vec<f32>) -> Result<Tensor> {
+    let values: Vec<f32> = vectors.iter().flat_map(&part).copied().collect();
+    let dims = vectors.first().map_or(0, |vector| part(vector).len());
+    Ok(Tensor::from_vec(values, (vectors.len(), dims), &Device::Cpu)?)
+}
+
+/// The rows of the tensor `name`, which must be `count`.
+fn unrolled(tensors: &BTreeMap<String, Tensor>, name: &str, count: usize) -> Result<Vec<Vec<f32>>> {
+    let rows = tensors.get(name).and_then(|tensor| tensor.to_vec2::<f32>().ok());
+    rows.filter(|rows| rows.len() == count).ok_or_else(|| {
+        damaged(GOLDEN_VECTORS, &format!("has no tensor `{name}` with {count} rows"))
+    })
+}
+
+/// Cosine of two unit vectors; not a number when their lengths differ.
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    if a.len() != b.len() {
+        return f32::NAN;
+    }
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}

@@ -1,0 +1,110 @@
+//! What must hold for a bundle's files and settings before anything is loaded from them.
+
+use std::collections::BTreeSet;
+
+use super::{
+    CALIBRATION, FileEntry, Files, GOLDEN_FOLDER, GOLDEN_VECTORS, MANIFEST, Manifest, Spaces,
+    TOKENIZER, WEIGHTS, digest,
+};
+use crate::error::{Error, Result};
+use crate::preprocess::TokenizerConfig;
+
+/// Checks that the list and the files agree: each listed file is there with its length and
+/// SHA-256, nothing else is, and what every bundle needs is listed.
+pub(super) fn files(manifest: &Manifest, files: &Files) -> Result<()> {
+    let mut listed = BTreeSet::from([MANIFEST]);
+    for entry in &manifest.files {
+        path(&entry.path)?;
+        if !listed.insert(&entry.path) {
+            return Err(manifest_error(&format!("lists `{}` twice", entry.path)));
+        }
+        let content = files.get(&entry.path).ok_or_else(|| damaged(&entry.path, "is missing"))?;
+        content_of(entry, content)?;
+    }
+    if let Some(extra) = files.keys().find(|path| !listed.contains(path.as_str())) {
+        return Err(manifest_error(&format!("does not list the file `{extra}`")));
+    }
+    let has_tokenizer = listed.contains(TOKENIZER);
+    match manifest.text {
+        TokenizerConfig::Huggingface(_) if !has_tokenizer => {
+            Err(damaged(TOKENIZER, "is not listed, but the text tower needs it"))
+        }
+        TokenizerConfig::HashedNgrams(_) if has_tokenizer => {
+            Err(manifest_error("lists `tokenizer.json`, which hashed n-grams do not use"))
+        }
+        _ => [WEIGHTS, GOLDEN_VECTORS]
+            .into_iter()
+            .find(|required| !listed.contains(required))
+            .map_or(Ok(()), |missing| Err(damaged(missing, "is not listed in bundle.json"))),
+    }
+}
+
+/// Checks one file's content against its entry.
+fn content_of(entry: &FileEntry, content: &[u8]) -> Result<()> {
+    let length = content.len() as u64;
+    if length != entry.length {
+        let wrong = format!("has {length} bytes, bundle.json says {}", entry.length);
+        return Err(damaged(&entry.path, &wrong));
+    }
+    if digest::sha256(content) != entry.sha256 {
+        return Err(damaged(&entry.path, "does not have the SHA-256 that bundle.json says"));
+    }
+    Ok(())
+}
+
+/// Checks that a listed path stays inside the bundle and is one that a bundle may have.
+pub(super) fn path(path: &str) -> Result<()> {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && !part.starts_with('.')
+    };
+    let known = [WEIGHTS, TOKENIZER, CALIBRATION, GOLDEN_VECTORS].contains(&path)
+        || path.strip_prefix(GOLDEN_FOLDER).is_some_and(plain);
+    if known {
+        Ok(())
+    } else {
+        Err(manifest_error(&format!("lists `{path}`, which no bundle has")))
+    }
+}
+
+/// Checks that the settings are in range and agree with each other.
+pub(super) fn settings(manifest: &Manifest) -> Result<()> {
+    let in_range = manifest
+        .model
+        .validate()
+        .and_then(|()| manifest.image.validate())
+        .and_then(|()| manifest.text.validate());
+    in_range.map_err(|error| manifest_error(&format!("has a setting out of range ({error})")))?;
+    let tower = manifest.model.image_tower.size();
+    if tower != manifest.image.size as usize {
+        let wrong =
+            format!("gives pictures of {} px to a tower of {tower} px", manifest.image.size);
+        return Err(manifest_error(&wrong));
+    }
+    let tower = manifest.model.text_tower.vocabulary();
+    if tower != manifest.text.vocabulary() as usize {
+        let wrong = format!("gives {} token ids to a tower of {tower}", manifest.text.vocabulary());
+        return Err(manifest_error(&wrong));
+    }
+    if manifest.spaces != Spaces::of(&manifest.model) {
+        return Err(manifest_error("states spaces other than those of its heads"));
+    }
+    if !(manifest.logit_scale.is_finite() && manifest.logit_scale > 0.0) {
+        return Err(manifest_error("has a logit scale that is not positive"));
+    }
+    if manifest.logit_bias.is_finite() {
+        Ok(())
+    } else {
+        Err(manifest_error("has a logit bias that is not finite"))
+    }
+}
+
+/// An error about a listed file: what is wrong, and what to do.
+pub(super) fn damaged(path: &str, wrong: &str) -> Error {
+    Error::corrupt(path, format!("{wrong}; the bundle is damaged, copy or export it again"))
+}
+
+fn manifest_error(wrong: &str) -> Error {
+    damaged(MANIFEST, wrong)
+}
