@@ -271,3 +271,27 @@ fn a_file_that_is_no_safetensors_is_refused() {
         assert!(error.to_string().starts_with(WEIGHTS), "{error}");
     }
 }
+
+#[test]
+fn a_bundle_may_bring_its_tokenizer() {
+    let tokenizer = br#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
+        "normalizer":null,"pre_tokenizer":{"type":"Whitespace"},"post_processor":null,
+        "decoder":null,"model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"red":1}}}"#;
+    let tiny = tiny_bundle(1).unwrap();
+    let text = json!({"kind": "huggingface", "vocabulary": 512});
+    let mut builder = BundleBuilder::new(
+        tiny.manifest().model.clone(),
+        tiny.manifest().image.clone(),
+        serde_json::from_value(text).unwrap(),
+        tiny.weights().unwrap(),
+    );
+    builder.golden_images = vec![crate::testing::disc(20, 20).unwrap()];
+    builder.golden_texts = vec!["red heart".to_owned()];
+    assert_eq!(builder.clone().build().unwrap_err().kind(), Kind::Invalid, "no tokenizer.json");
+    builder.tokenizer_json = Some(tokenizer.to_vec());
+    let bundle = builder.build().unwrap();
+    assert!(bundle.files().contains_key(TOKENIZER));
+    assert_ne!(bundle.embedding_digest(), tiny.embedding_digest());
+    let encoder = Encoder::open(&bundle).unwrap();
+    assert_eq!(encoder.prepare_text("red heart", false).unwrap().token_count(), 2);
+}

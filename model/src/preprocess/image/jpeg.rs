@@ -6,7 +6,7 @@
 
 /// Most scans a file may have. Encoders write about ten; a file that repeats tiny scans thousands
 /// of times is small to send and takes minutes to decode.
-pub(super) const MAX_SCANS: usize = 100;
+pub(super) const MAX_SCANS: usize = 50;
 
 /// What the markers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -116,12 +116,51 @@ fn refuses_a_jpeg_of_endless_scans() {
     let start = whole.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
     let end = whole.len() - 2;
     let mut bytes = whole[..start].to_vec();
-    for _ in 0..=100 {
+    for _ in 0..=jpeg::MAX_SCANS {
         bytes.extend_from_slice(&whole[start..end]);
     }
     bytes.extend_from_slice(&whole[end..]);
     let error = decode_default(&bytes).unwrap_err();
-    assert!(matches!(&error, Error::Limit { field, actual: 101, .. } if field == "image scans"));
+    assert!(matches!(&error, Error::Limit { field, actual: 51, .. } if field == "image scans"));
+}
+
+/// An animated WebP of these pictures, all of one size below 256 pixels: the container of RFC 9649,
+/// section 2.7, around what the encoder gives for each.
+fn animated_webp(frames: &[RgbImage]) -> Vec<u8> {
+    let chunk = |name: &[u8; 4], body: &[u8]| {
+        let padding = &[0][..body.len() % 2];
+        [name, (body.len() as u32).to_le_bytes().as_slice(), body, padding].concat()
+    };
+    let (width, height) = frames[0].dimensions();
+    let size = [width as u8 - 1, 0, 0, height as u8 - 1, 0, 0];
+    let animated = 0x02;
+    let mut body = b"WEBP".to_vec();
+    body.extend(chunk(b"VP8X", &[[animated, 0, 0, 0].as_slice(), &size].concat()));
+    body.extend(chunk(b"ANIM", &[0; 6]));
+    for frame in frames {
+        let whole = encoded(&DynamicImage::ImageRgb8(frame.clone()), Library::WebP);
+        let placed = [[0; 6].as_slice(), &size, &[100, 0, 0, 0], &whole[12..]].concat();
+        body.extend(chunk(b"ANMF", &placed));
+    }
+    chunk(b"RIFF", &body)
+}
+
+#[test]
+fn takes_the_first_frame_of_an_animation() {
+    let [red, blue] = [[255, 0, 0], [0, 0, 255]].map(|c| RgbImage::from_pixel(9, 6, Rgb(c)));
+    let mut gif = Vec::new();
+    let mut encoder = ::image::codecs::gif::GifEncoder::new(&mut gif);
+    for frame in [&red, &blue] {
+        let pixels = DynamicImage::ImageRgb8(frame.clone()).into_rgba8();
+        encoder.encode_frame(::image::Frame::new(pixels)).unwrap();
+    }
+    drop(encoder);
+    // Both are a level off: GIF by its palette, the animated WebP by how frames are blended.
+    for file in [gif, animated_webp(&[red, blue])] {
+        let first = decode_default(&file).unwrap();
+        assert_eq!(first.dimensions(), (9, 6));
+        assert!(first.pixels().all(|pixel| pixel[0] >= 254 && pixel[2] <= 1));
+    }
 }
 
 /// A JPEG with an EXIF block whose only entry is the orientation.
