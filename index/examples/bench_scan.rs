@@ -1,0 +1,180 @@
+//! Times of the embedded engine: load at open, exact scan, search, put.
+//!
+//! `cargo run --release -p diptych-index --example bench_scan -- [ROWS] [DIMS]`
+//! (default 24000 rows of 128 dimensions, and 32 exclusive ones).
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use diptych_index::{
+    CollectionSpec, Comparison, Dims, EmbeddedConfig, EmbeddedEngine, Engine, Filter, ItemId,
+    Metadata, Modality, Nearest, NewItem, PutBatch, SearchQuery, Space, Term, TermSource, Value,
+    Vectors, search,
+};
+
+const NAME: &str = "bench";
+const BATCH: usize = 1000;
+const QUERIES: usize = 200;
+
+/// splitmix64 to [-1, 1).
+fn vector(seed: u64, dims: usize) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..dims).map(|_| next()).collect()
+}
+
+fn item(n: u64, dims: &Dims) -> anyhow::Result<NewItem> {
+    Ok(NewItem {
+        id: ItemId::try_new(format!("item-{n}"))?,
+        modality: Modality::Text,
+        group: Some(format!("group-{}", n / 10)),
+        metadata: Metadata::from([("style".to_owned(), Value::Int((n % 100) as i64))]),
+        source: Some(format!("text {n}").into_bytes()),
+        vectors: Vectors {
+            shared: dims.shared.map(|dims| vector(n << 16, dims)),
+            exclusive: dims.exclusive_text.map(|dims| vector(n << 16 | 1 << 15, dims)),
+        },
+        expected_version: None,
+    })
+}
+
+/// Median and 99th percentile.
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
+    print(&format!("{what:<44} p50 {:>10.1?}   p99 {:>10.1?}", at(50), at(99)));
+}
+
+#[expect(clippy::print_stdout, reason = "the output of this program")]
+fn print(line: &str) {
+    println!("{line}");
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let rows: usize = arguments.next().map_or(Ok(24_000), |text| text.parse())?;
+    let shared: usize = arguments.next().map_or(Ok(128), |text| text.parse())?;
+    let dims = Dims { shared: Some(shared), exclusive_image: None, exclusive_text: Some(32) };
+    let folder = tempfile::tempdir()?;
+    // Scans only: what a graph gives is measured against them elsewhere.
+    let config = EmbeddedConfig { exact_below: usize::MAX, ..EmbeddedConfig::new(folder.path()) };
+
+    let engine = EmbeddedEngine::open(&config)?;
+    fill(&engine, rows, &dims).await?;
+    engine.close().await?;
+    let started = Instant::now();
+    let engine = EmbeddedEngine::open(&config)?;
+    print(&format!("{:<44} {:>14.1?}", format!("open with {rows} rows"), started.elapsed()));
+
+    nearest(&engine, &dims).await?;
+    composed(&engine, &dims).await?;
+    single_puts(&engine, &dims).await?;
+    engine.close().await?;
+    Ok(())
+}
+
+async fn fill(engine: &EmbeddedEngine, rows: usize, dims: &Dims) -> anyhow::Result<()> {
+    let spec = CollectionSpec {
+        name: NAME.to_owned(),
+        embedding_digest: None,
+        dims: *dims,
+        keep_source: true,
+        description: String::new(),
+    };
+    engine.create_collection(spec).await?;
+    let started = Instant::now();
+    for start in (0..rows).step_by(BATCH) {
+        let end = rows.min(start + BATCH);
+        let items = (start..end).map(|n| item(n as u64, dims)).collect::<anyhow::Result<_>>()?;
+        engine.put(NAME, PutBatch { items, request: None }).await?;
+    }
+    let rate = rows as f64 / started.elapsed().as_secs_f64();
+    print(&format!("{:<44} {rate:>10.0} items/s", format!("put in batches of {BATCH}")));
+    Ok(())
+}
+
+async fn nearest(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
+    let shared = dims.shared.context("a shared space")?;
+    let style = |op, value| Filter::Compare { field: "style".to_owned(), op, value };
+    let half = style(Comparison::Lt, Value::Int(50));
+    let hundredth = style(Comparison::Eq, Value::Int(7));
+    for (what, k, filter) in [
+        ("nearest 10", 10, None),
+        ("nearest 200", 200, None),
+        ("nearest 10, half pass a filter", 10, Some(half)),
+        ("nearest 10, 1 % pass a filter", 10, Some(hundredth)),
+    ] {
+        let filter = filter.map(std::sync::Arc::new);
+        let mut times = Vec::with_capacity(QUERIES);
+        for n in 0..QUERIES {
+            let query = Nearest {
+                modality: Modality::Text,
+                space: Space::Shared,
+                vector: vector(u64::MAX - n as u64, shared),
+                filter: filter.clone(),
+                k,
+                ef_search: 0,
+                exact: true,
+            };
+            let started = Instant::now();
+            engine.nearest(NAME, query).await?;
+            times.push(started.elapsed());
+        }
+        report(what, times);
+    }
+    Ok(())
+}
+
+async fn composed(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
+    let shared = dims.shared.context("a shared space")?;
+    for (what, both) in [("search, one term, one per group", false), ("search, two spaces", true)] {
+        let mut times = Vec::with_capacity(QUERIES);
+        for n in 0..QUERIES {
+            let source = TermSource::Vector {
+                vector: vector(u64::MAX - n as u64, shared),
+                modality: Some(Modality::Image),
+            };
+            let mut terms = vec![Term { source, weight: 1.0, space: Space::Shared }];
+            if both {
+                let source = TermSource::Item(ItemId::try_new(format!("item-{n}"))?);
+                terms.push(Term { source, weight: -0.5, space: Space::Exclusive });
+            }
+            let query = SearchQuery {
+                target: Modality::Text,
+                terms,
+                filter: None,
+                k: 10,
+                min_score: None,
+                one_per_group: true,
+                ef_search: 0,
+                exact: false,
+                resume: None,
+                term_scores: false,
+            };
+            let started = Instant::now();
+            search(engine, NAME, &query).await?;
+            times.push(started.elapsed());
+        }
+        report(what, times);
+    }
+    Ok(())
+}
+
+async fn single_puts(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
+    let mut times = Vec::with_capacity(QUERIES);
+    for n in 0..QUERIES {
+        let batch = PutBatch { items: vec![item(1_000_000 + n as u64, dims)?], request: None };
+        let started = Instant::now();
+        engine.put(NAME, batch).await?;
+        times.push(started.elapsed());
+    }
+    report("put one item, durable and visible", times);
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! The engine in this process: LMDB as the store of record, rows in memory, graphs above a size.
+//!
+//! - [`Store`](crate::store): what is on disk
+//! - `view`: rows in memory that a search reads; `load`: from the store at start
+//! - `prepare` -> `writer` -> `job` -> `state`: the way of a write
+//! - `scan`: the way of a search; `read`: get, list and vectors
+//! - `builder`: graphs, in the background
+
+mod builder;
+mod config;
+mod job;
+mod load;
+mod open;
+mod prepare;
+mod read;
+mod scan;
+mod state;
+mod view;
+mod writer;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, atomic::AtomicBool, mpsc},
+    thread::JoinHandle,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rayon::ThreadPool;
+use tokio::sync::{Semaphore, oneshot};
+
+pub use self::config::EmbeddedConfig;
+use self::{
+    scan::Question,
+    view::View,
+    writer::{Message, Reply, Write},
+};
+use crate::{
+    engine::{
+        Capabilities, DeleteBatch, DeleteOutcome, Engine, Fields, Nearest, Neighbours, Pages,
+        PutBatch, PutOutcome, RequestKey, Scan, ScanPage, StoredOutcome, StoredVector,
+    },
+    error::{Error, Rejection, Result},
+    store::{
+        Store,
+        key::{CollectionId, Slot},
+        record::CollectionRecord,
+    },
+    types::{CollectionInfo, CollectionSpec, Item, ItemId, Modality, Space},
+};
+
+/// Collections by name.
+type Collections = ArcSwap<BTreeMap<String, Arc<Collection>>>;
+
+/// A collection as searches see it.
+#[derive(Debug)]
+struct Collection {
+    id: CollectionId,
+    spec: CollectionSpec,
+    created_at_ms: u64,
+    view: ArcSwap<View>,
+}
+
+impl Collection {
+    fn new(record: &CollectionRecord, view: View) -> Self {
+        Self {
+            id: record.id,
+            spec: record.spec.clone(),
+            created_at_ms: record.created_at_ms,
+            view: ArcSwap::from_pointee(view),
+        }
+    }
+
+    fn info(&self) -> CollectionInfo {
+        let view = self.view.load();
+        CollectionInfo {
+            spec: self.spec.clone(),
+            created_at_ms: self.created_at_ms,
+            generation: view.generation,
+            counts: view.counts,
+        }
+    }
+}
+
+/// State of the rows of one (modality, space).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexStatus {
+    /// Modality of the rows.
+    pub modality: Modality,
+    /// Space of the rows.
+    pub space: Space,
+    /// Rows in memory, with those that ended and were not compacted yet.
+    pub rows: usize,
+    /// Rows that a graph covers; 0 without one.
+    pub graph_rows: usize,
+}
+
+/// The engine in this process. Its calls need a tokio runtime around them.
+pub struct EmbeddedEngine {
+    store: ArcSwapOption<Store>,
+    collections: Arc<Collections>,
+    messages: mpsc::Sender<Message>,
+    /// Places in the queue of the writing thread.
+    queue: Arc<Semaphore>,
+    /// Scans run here, not on the threads of tokio.
+    scans: ThreadPool,
+    cancel: Arc<AtomicBool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for EmbeddedEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.collections.load();
+        f.debug_struct("EmbeddedEngine").field("collections", &names.keys()).finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedEngine {
+    /// Size and graphs of a collection's rows.
+    ///
+    /// # Errors
+    /// [`Error::CollectionMissing`], [`Error::Closed`].
+    pub fn index_status(&self, collection: &str) -> Result<Vec<IndexStatus>> {
+        let collection = self.open_collection(collection)?;
+        let view = collection.view.load();
+        let status = Slot::ALL.into_iter().filter_map(|slot| {
+            view.slot(slot).map(|rows| IndexStatus {
+                modality: slot.modality(),
+                space: slot.space(),
+                rows: rows.rows,
+                graph_rows: rows.base.as_ref().map_or(0, |base| base.rows),
+            })
+        });
+        Ok(status.collect())
+    }
+
+    /// Waits until no graph is due or under way.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub async fn settle(&self) -> Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Message::Settle(sender))?;
+        receiver.await.map_err(|_| Error::Closed)
+    }
+
+    fn store(&self) -> Result<Arc<Store>> {
+        self.store.load_full().ok_or(Error::Closed)
+    }
+
+    fn open_collection(&self, name: &str) -> Result<Arc<Collection>> {
+        self.store()?;
+        let collections = self.collections.load();
+        let found = collections.get(name).map(Arc::clone);
+        found.ok_or_else(|| Error::CollectionMissing { name: name.to_owned() })
+    }
+
+    fn send(&self, message: Message) -> Result<()> {
+        self.messages.send(message).map_err(|_| Error::Closed)
+    }
+
+    /// Hands a write to the writing thread and waits for its answer.
+    async fn write<T>(&self, write: impl FnOnce(Reply<T>) -> Write) -> Result<T> {
+        let permit = Arc::clone(&self.queue).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let (sender, receiver) = oneshot::channel();
+        self.send(Message::Write(Box::new(write(Reply { sender, permit }))))?;
+        receiver.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Runs something that reads the store on a thread that may wait for the disk.
+    async fn read<T: Send + 'static>(
+        &self,
+        collection: &str,
+        read: impl FnOnce(&Store, &Collection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let collection = self.open_collection(collection)?;
+        let store = self.store()?;
+        blocking(move || read(&store, &collection)).await
+    }
+
+    /// Asks every thread to end and waits for them. The writing thread first finishes its commit.
+    fn stop(&self) {
+        self.queue.close();
+        self.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        // It fails only when the thread has ended already.
+        drop(self.messages.send(Message::Close));
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine had panicked");
+            }
+        }
+        self.store.store(None);
+    }
+}
+
+impl Drop for EmbeddedEngine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal(format!("a read ended early: {e}")))?
+}
+
+#[async_trait]
+impl Engine for EmbeddedEngine {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { name: "embedded", pages: Pages::BestEffort, exact: true, exact_scores: true }
+    }
+
+    async fn create_collection(&self, spec: CollectionSpec) -> Result<CollectionInfo> {
+        self.store()?;
+        spec.check()?;
+        self.write(|reply| Write::Create { spec, reply }).await
+    }
+
+    async fn collection(&self, name: &str) -> Result<CollectionInfo> {
+        Ok(self.open_collection(name)?.info())
+    }
+
+    async fn collections(&self) -> Result<Vec<CollectionInfo>> {
+        self.store()?;
+        Ok(self.collections.load().values().map(|collection| collection.info()).collect())
+    }
+
+    async fn drop_collection(&self, name: &str) -> Result<()> {
+        let collection = self.open_collection(name)?;
+        self.write(|reply| Write::Drop { collection, reply }).await
+    }
+
+    async fn put(&self, collection: &str, batch: PutBatch) -> Result<PutOutcome> {
+        let store = self.store()?;
+        let collection = self.open_collection(collection)?;
+        let target = Arc::clone(&collection);
+        let batch = blocking(move || prepare::prepare(&store, &target, batch)).await?;
+        self.write(|reply| Write::Put { collection, batch, reply }).await
+    }
+
+    async fn delete(&self, collection: &str, batch: DeleteBatch) -> Result<DeleteOutcome> {
+        if let Some(request) = &batch.request {
+            prepare::check_request(request)?;
+        }
+        let collection = self.open_collection(collection)?;
+        self.write(|reply| Write::Delete { collection, batch, reply }).await
+    }
+
+    async fn outcome(
+        &self,
+        collection: &str,
+        request: &RequestKey,
+    ) -> Result<Option<StoredOutcome>> {
+        prepare::check_request(request)?;
+        let request = request.clone();
+        self.read(collection, move |store, collection| {
+            read::outcome(store, collection.id, &request)
+        })
+        .await
+    }
+
+    async fn get(
+        &self,
+        collection: &str,
+        ids: &[ItemId],
+        fields: Fields,
+    ) -> Result<Vec<Option<Item>>> {
+        let ids = ids.to_vec();
+        self.read(collection, move |store, collection| {
+            ids.iter().map(|id| read::item(store, collection, id, fields)).collect()
+        })
+        .await
+    }
+
+    async fn scan(&self, collection: &str, scan: Scan) -> Result<ScanPage> {
+        if scan.limit == 0 {
+            return Err(Rejection::invalid("limit", "is 0").into());
+        }
+        if let Some(filter) = &scan.filter {
+            filter.check()?;
+        }
+        self.read(collection, move |store, collection| read::scan(store, collection, &scan)).await
+    }
+
+    async fn nearest(&self, collection: &str, query: Nearest) -> Result<Neighbours> {
+        let collection = self.open_collection(collection)?;
+        let place = (query.modality, query.space);
+        let vector = prepare::unit_vector(&collection, "vector", place, &query.vector)?;
+        if let Some(filter) = &query.filter {
+            filter.check()?;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let view = collection.view.load_full();
+        self.scans.spawn(move || {
+            let question = Question {
+                vector: &vector,
+                filter: query.filter.as_deref(),
+                k: query.k,
+                ef_search: query.ef_search,
+                exact: query.exact,
+                generation: view.generation,
+            };
+            let slot = view.slot(Slot::new(query.modality, query.space));
+            let found = slot.map(|slot| scan::nearest(slot, &question));
+            // A caller that left does not need its answer.
+            drop(sender.send((found, view.generation)));
+        });
+        let (found, generation) =
+            receiver.await.map_err(|_| Error::internal("a scan ended early"))?;
+        let (neighbours, route) =
+            found.ok_or_else(|| Error::internal("a space without rows was searched"))?;
+        Ok(Neighbours { neighbours, route, generation })
+    }
+
+    async fn vectors(
+        &self,
+        collection: &str,
+        ids: &[ItemId],
+        space: Space,
+    ) -> Result<Vec<Option<StoredVector>>> {
+        let ids = ids.to_vec();
+        self.read(collection, move |store, collection| {
+            read::vectors(store, collection, &ids, space)
+        })
+        .await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        self.queue.close();
+        self.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        // It fails only when the thread has ended already.
+        drop(self.messages.send(Message::Close));
+        let ended = blocking(move || Ok(threads.into_iter().all(|thread| thread.join().is_ok())));
+        let ended = ended.await?;
+        self.store.store(None);
+        if ended { Ok(()) } else { Err(Error::internal("a thread of the engine had panicked")) }
+    }
+}

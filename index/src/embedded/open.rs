@@ -1,0 +1,106 @@
+//! Opening: the store, the rows in memory, the threads.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool, mpsc},
+    thread,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::Semaphore;
+
+use super::{
+    EmbeddedConfig, EmbeddedEngine, builder, load,
+    state::State,
+    writer::{Message, Writer},
+};
+use crate::{
+    error::{Error, Result},
+    store::{Store, key::CollectionId},
+};
+
+/// Writes that wait at one time; more callers wait for a place.
+const QUEUE: usize = 512;
+
+impl EmbeddedEngine {
+    /// Opens a data folder, or makes an empty one, and reads its vectors into memory. Blocks for
+    /// as long as that takes: call it before serving.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another engine has it open, [`Error::Damaged`] with what is wrong
+    /// and what to do, [`Error::Io`].
+    pub fn open(config: &EmbeddedConfig) -> Result<Self> {
+        let store = Arc::new(Store::open(&config.path, config.map_bytes)?);
+        let states = load::load(&store, &config.path)?;
+        let by_name = states
+            .values()
+            .map(|state| (state.shared.spec.name.clone(), Arc::clone(&state.shared)));
+        let collections = Arc::new(ArcSwap::from_pointee(by_name.collect()));
+        let scans = pool("diptych-scan", config.scan_threads, 1)?;
+        let builds = pool("diptych-build", config.build_threads, 2)?;
+        let (messages, received) = mpsc::channel();
+        let engine = Self {
+            store: ArcSwapOption::from(Some(store)),
+            collections,
+            messages,
+            queue: Arc::new(Semaphore::new(QUEUE)),
+            scans,
+            cancel: Arc::new(AtomicBool::new(false)),
+            threads: Mutex::new(Vec::new()),
+        };
+        engine.start(config, states, builds, received)?;
+        Ok(engine)
+    }
+
+    fn start(
+        &self,
+        config: &EmbeddedConfig,
+        states: HashMap<CollectionId, State>,
+        builds: ThreadPool,
+        received: mpsc::Receiver<Message>,
+    ) -> Result<()> {
+        let (orders, ordered) = mpsc::channel();
+        let writer = Writer {
+            store: self.store()?,
+            collections: Arc::clone(&self.collections),
+            states,
+            orders,
+            exact_below: config.exact_below,
+            now_ms: config.now_ms,
+            settling: Vec::new(),
+        };
+        let cancel = Arc::clone(&self.cancel);
+        let messages = self.messages.clone();
+        let mut threads = self.threads.lock();
+        threads.push(spawn("diptych-write", move || writer.run(&received))?);
+        threads.push(spawn("diptych-graphs", move || {
+            builder::run(&ordered, &builds, &cancel, |built| {
+                // It fails only when the engine is closing.
+                drop(messages.send(Message::Built(built)));
+            });
+        })?);
+        Ok(())
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|e| Error::internal(format!("thread {name} did not start: {e}")))
+}
+
+/// A pool of `threads`, or of the cores divided by `share` when 0.
+fn pool(name: &'static str, threads: usize, share: usize) -> Result<ThreadPool> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = if threads == 0 { (cores / share).max(1) } else { threads };
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |i| format!("{name}-{i}"))
+        // A panic reaches the caller as an answer that never comes, not as the end of the process.
+        .panic_handler(|_| tracing::error!("a scan panicked"))
+        .build()
+        .map_err(|e| Error::internal(format!("the pool {name} did not start: {e}")))
+}

@@ -1,0 +1,188 @@
+//! Get, list, vectors: straight from the store, one transaction each.
+
+use super::Collection;
+use crate::{
+    engine::{Fields, RequestKey, Scan, ScanPage, StoredOutcome, StoredVector},
+    error::{Error, Result},
+    store::{
+        Store,
+        env::ReadTxn,
+        key::{CollectionId, Slot},
+        record::{ItemRecord, SourceRef},
+    },
+    types::{Item, ItemId, Space, Vectors},
+};
+
+/// Items that one listing looks at before it returns what it has.
+const SCAN_MAX_LOOKS: usize = 100_000;
+
+pub(crate) fn outcome(
+    store: &Store,
+    collection: CollectionId,
+    request: &RequestKey,
+) -> Result<Option<StoredOutcome>> {
+    let txn = store.read()?;
+    match store.request_record(&txn, collection, &request.id)? {
+        None => Ok(None),
+        Some(found) if found.digest == request.digest => Ok(Some(found.outcome)),
+        Some(_) => Err(Error::RequestConflict { request_id: request.id.clone() }),
+    }
+}
+
+/// One item. A source file can go away between the reading of the record and of the file, when
+/// the item is written again: then the item is read once more.
+pub(crate) fn item(
+    store: &Store,
+    collection: &Collection,
+    id: &ItemId,
+    fields: Fields,
+) -> Result<Option<Item>> {
+    let mut last_version = None;
+    loop {
+        let txn = store.read()?;
+        let Some(record) = store.item_record(&txn, collection.id, id)? else { return Ok(None) };
+        let version = record.version;
+        if let Some(item) = hydrate(store, &txn, collection, (id.clone(), record), fields)? {
+            return Ok(Some(item));
+        }
+        if last_version == Some(version) {
+            return Err(source_missing(id));
+        }
+        last_version = Some(version);
+    }
+}
+
+fn source_missing(id: &ItemId) -> Error {
+    Error::Damaged {
+        path: "sources".into(),
+        problem: format!("the source file of item {:?} is missing", id.as_str()),
+        remedy: "restore the file from a backup, or put the item again".to_owned(),
+    }
+}
+
+/// A record with the parts asked for; `None` when its source file is gone.
+fn hydrate(
+    store: &Store,
+    txn: &ReadTxn<'_>,
+    collection: &Collection,
+    (id, record): (ItemId, ItemRecord),
+    fields: Fields,
+) -> Result<Option<Item>> {
+    let source = if fields.source {
+        let source = store.source(txn, collection.id, &record)?;
+        if source.is_none() && record.source != SourceRef::None {
+            return Ok(None);
+        }
+        source
+    } else {
+        None
+    };
+    let mut vectors = Vectors::default();
+    if fields.vectors {
+        vectors.shared = vector(store, txn, collection, (&record, Space::Shared))?;
+        vectors.exclusive = vector(store, txn, collection, (&record, Space::Exclusive))?;
+    }
+    Ok(Some(Item {
+        id,
+        modality: record.modality,
+        source_bytes: record.source.bytes(),
+        group: record.group,
+        metadata: record.metadata,
+        source,
+        vectors,
+        version: record.version,
+        created_at_ms: record.created_at_ms,
+        updated_at_ms: record.updated_at_ms,
+    }))
+}
+
+fn vector(
+    store: &Store,
+    txn: &ReadTxn<'_>,
+    collection: &Collection,
+    (record, space): (&ItemRecord, Space),
+) -> Result<Option<Vec<f32>>> {
+    let Some(dims) = collection.spec.dims.get(record.modality, space) else { return Ok(None) };
+    let slot = Slot::new(record.modality, space);
+    store.vector(txn, (collection.id, slot, record.version), dims)
+}
+
+pub(crate) fn vectors(
+    store: &Store,
+    collection: &Collection,
+    ids: &[ItemId],
+    space: Space,
+) -> Result<Vec<Option<StoredVector>>> {
+    let txn = store.read()?;
+    ids.iter()
+        .map(|id| {
+            let Some(record) = store.item_record(&txn, collection.id, id)? else {
+                return Ok(None);
+            };
+            let vector = vector(store, &txn, collection, (&record, space))?;
+            Ok(Some(StoredVector { modality: record.modality, vector }))
+        })
+        .collect()
+}
+
+/// A page in the order of ids. It may be short, even empty, while `next` is set, when few items
+/// pass.
+pub(crate) fn scan(store: &Store, collection: &Collection, scan: &Scan) -> Result<ScanPage> {
+    let (found, next, generation) = scan_once(store, collection, scan)?;
+    let mut items = Vec::with_capacity(found.len());
+    for (id, found) in found {
+        match found {
+            Some(found) => items.push(found),
+            None => items.extend(item(store, collection, &id, scan.fields)?),
+        }
+    }
+    Ok(ScanPage { items, next, generation })
+}
+
+/// Items found (`None`: its source file went away), where to go on, generation.
+type Found = (Vec<(ItemId, Option<Item>)>, Option<ItemId>, u64);
+
+fn scan_once(store: &Store, collection: &Collection, scan: &Scan) -> Result<Found> {
+    let txn = store.read()?;
+    let generation = store.sequence(&txn, collection.id)?;
+    let mut found = Vec::new();
+    let mut last: Option<ItemId> = None;
+    for (looks, row) in candidates(store, &txn, collection, scan)?.enumerate() {
+        if found.len() == scan.limit || looks == SCAN_MAX_LOOKS {
+            return Ok((found, last, generation));
+        }
+        let (id, record) = row?;
+        last = Some(id.clone());
+        if passes(scan, &record) {
+            let item = hydrate(store, &txn, collection, (id.clone(), record), scan.fields)?;
+            found.push((id, item));
+        }
+    }
+    Ok((found, None, generation))
+}
+
+type Rows<'t> = Box<dyn Iterator<Item = Result<(ItemId, ItemRecord)>> + 't>;
+
+fn candidates<'t>(
+    store: &'t Store,
+    txn: &'t ReadTxn<'t>,
+    collection: &'t Collection,
+    scan: &Scan,
+) -> Result<Rows<'t>> {
+    let Some(group) = &scan.group else {
+        let rows = store.items_after(txn, collection.id, scan.after.as_ref())?;
+        return Ok(Box::new(rows));
+    };
+    let mut ids = store.group_ids(txn, collection.id, group)?;
+    ids.sort_unstable();
+    ids.retain(|id| scan.after.as_ref().is_none_or(|after| id > after));
+    Ok(Box::new(ids.into_iter().filter_map(move |id| {
+        let record = store.item_record(txn, collection.id, &id).transpose()?;
+        Some(record.map(|record| (id, record)))
+    })))
+}
+
+fn passes(scan: &Scan, record: &ItemRecord) -> bool {
+    scan.modality.is_none_or(|modality| modality == record.modality)
+        && scan.filter.as_ref().is_none_or(|filter| filter.matches(&record.metadata))
+}

@@ -1,0 +1,127 @@
+//! The store of record: items, metadata, vectors, sources, groups and the ledger of requests, in
+//! one LMDB environment. The only place that names `heed`.
+//!
+//! A data folder holds
+//!
+//! | path | what |
+//! |---|---|
+//! | `diptych-store.json` | says that this is a store, and its format version |
+//! | `lock` | held locked while the folder is in use |
+//! | `db/data.mdb`, `db/lock.mdb` | LMDB |
+//! | `sources/ab/abcd...` | sources over 64 KiB, named by their SHA-256 |
+//! | `sources/new/` | sources on their way; emptied at start |
+//!
+//! Keys are big-endian, so that they sort as numbers do; `c` is the collection's number:
+//!
+//! | database | key | value |
+//! |---|---|---|
+//! | `collections` | name | [`record::CollectionRecord`] |
+//! | `sequences` | c | last sequence number (u64) |
+//! | `items` | c, id | [`record::ItemRecord`] |
+//! | `vectors` | c, slot (u8), version (u64) | f32, little-endian |
+//! | `sources` | c, version | the bytes |
+//! | `groups` | c, 16 bytes of SHA-256 of the group, version | id |
+//! | `files` | SHA-256 | number of items that name the file (u64) |
+//! | `requests` | c, request id | [`record::RequestRecord`] |
+//! | `request_times` | time in ms (u64), 16 bytes of SHA-256 of the request's key | that key |
+//!
+//! Every value starts with a CRC-32 of its key and the rest. An item's version is the sequence number of the
+//! write that made it, so a version names one immutable state of one item.
+
+pub(crate) mod env;
+mod folder;
+mod inspect;
+pub(crate) mod key;
+pub(crate) mod read;
+pub(crate) mod record;
+pub(crate) mod sources;
+pub(crate) mod write;
+
+use std::path::{Path, PathBuf};
+
+use heed::{Database, types::Bytes};
+
+use self::{
+    env::{Env, ReadTxn},
+    folder::Folder,
+    sources::Sources,
+};
+use crate::error::{Error, Result};
+
+/// Version of the layout above; raised when an older program could not read the folder.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+type Table = Database<Bytes, Bytes>;
+
+/// The named databases.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tables {
+    collections: Table,
+    sequences: Table,
+    items: Table,
+    vectors: Table,
+    sources: Table,
+    groups: Table,
+    files: Table,
+    requests: Table,
+    request_times: Table,
+}
+
+/// An open data folder.
+#[derive(Debug)]
+pub(crate) struct Store {
+    env: Env,
+    tables: Tables,
+    sources: Sources,
+    folder: Folder,
+}
+
+impl Store {
+    /// Opens a data folder, or makes an empty one.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Damaged`] with what to do, [`Error::Io`].
+    pub(crate) fn open(path: &Path, map_size: usize) -> Result<Self> {
+        let folder = Folder::open(path)?;
+        let env = Env::open(&folder.database_path(), map_size)?;
+        let tables = env.create_tables()?;
+        folder.mark()?;
+        let store = Self { sources: Sources::open(folder.path())?, env, tables, folder };
+        store.sweep_sources()?;
+        Ok(store)
+    }
+
+    /// A consistent view of everything committed.
+    pub(crate) fn read(&self) -> Result<ReadTxn<'_>> {
+        self.env.read()
+    }
+
+    /// Source files.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Removes files that no item names: left by a process that died before its commit.
+    fn sweep_sources(&self) -> Result<()> {
+        let txn = self.read()?;
+        self.sources.sweep(|digest| {
+            self.tables.files.get(&txn, digest).map(|found| found.is_some()).map_err(env::fault)
+        })
+    }
+
+    fn damaged(&self, problem: impl Into<String>) -> Error {
+        damaged(self.folder.path().to_path_buf(), problem)
+    }
+}
+
+fn damaged(path: PathBuf, problem: impl Into<String>) -> Error {
+    Error::Damaged {
+        path,
+        problem: problem.into(),
+        remedy: "restore the folder from a backup, or move it away to start with an empty one"
+            .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Engines, items and vectors for the tests.
+
+use std::{future::Future, path::Path, sync::Arc};
+
+use diptych_index::{
+    CollectionSpec, DeleteBatch, Dims, EmbeddedConfig, EmbeddedEngine, Engine, ItemId, Metadata,
+    Modality, Nearest, Neighbours, NewItem, PutBatch, PutOutcome, Selection, Space, Value, Vectors,
+};
+use tempfile::TempDir;
+
+/// Collection of most tests.
+pub(crate) const NAME: &str = "things";
+/// Its dimensions; odd, so that vector instructions leave a rest.
+pub(crate) const DIMS: Dims =
+    Dims { shared: Some(19), exclusive_image: Some(5), exclusive_text: Some(3) };
+
+/// Every way to make an engine that the suite runs over.
+const CONSTRUCTORS: [(&str, usize); 2] =
+    [("scan only", EmbeddedConfig::EXACT_BELOW), ("graphs at once", 0)];
+
+/// An engine with an empty collection [`NAME`].
+pub(crate) struct Fixture {
+    pub(crate) engine: Arc<EmbeddedEngine>,
+    pub(crate) config: EmbeddedConfig,
+    _folder: TempDir,
+}
+
+/// Runs a case over every engine.
+pub(crate) fn over_engines<F: Future<Output = ()>>(case: impl Fn(Fixture) -> F) {
+    for (name, exact_below) in CONSTRUCTORS {
+        println!("engine: {name}");
+        run(async {
+            let folder = tempfile::tempdir().unwrap();
+            let config = EmbeddedConfig { exact_below, ..small(folder.path()) };
+            let engine = Arc::new(EmbeddedEngine::open(&config).unwrap());
+            engine.create_collection(spec(NAME)).await.unwrap();
+            case(Fixture { engine, config, _folder: folder }).await;
+        });
+    }
+}
+
+impl Fixture {
+    /// Closes the engine and opens its folder again.
+    pub(crate) async fn reopen(&mut self) {
+        self.engine.close().await.unwrap();
+        self.engine = Arc::new(EmbeddedEngine::open(&self.config).unwrap());
+    }
+}
+
+pub(crate) fn run<T>(case: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(case)
+}
+
+/// A map so small that the tests see it grow.
+pub(crate) fn small(folder: &Path) -> EmbeddedConfig {
+    EmbeddedConfig {
+        map_bytes: 256 * 1024,
+        scan_threads: 2,
+        build_threads: 1,
+        ..EmbeddedConfig::new(folder)
+    }
+}
+
+pub(crate) fn spec(name: &str) -> CollectionSpec {
+    CollectionSpec {
+        name: name.to_owned(),
+        embedding_digest: None,
+        dims: DIMS,
+        keep_source: true,
+        description: "for a test".to_owned(),
+    }
+}
+
+pub(crate) fn id(id: &str) -> ItemId {
+    ItemId::try_new(id).unwrap()
+}
+
+/// A repeatable vector: the same seed and length, the same vector.
+pub(crate) fn vector(seed: u64, dims: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    // The first numbers of near seeds are alike.
+    for _ in 0..8 {
+        next();
+    }
+    (0..dims).map(|_| next()).collect()
+}
+
+/// An item whose content follows from the seed.
+pub(crate) fn item(name: &str, modality: Modality, seed: u64) -> NewItem {
+    let exclusive = DIMS.get(modality, Space::Exclusive).unwrap();
+    NewItem {
+        id: id(name),
+        modality,
+        group: None,
+        metadata: Metadata::from([("seed".to_owned(), Value::Int(seed as i64))]),
+        source: Some(format!("source {seed}").into_bytes()),
+        vectors: Vectors {
+            shared: Some(vector(seed, DIMS.shared.unwrap())),
+            exclusive: Some(vector(seed + 1_000_000, exclusive)),
+        },
+        expected_version: None,
+    }
+}
+
+pub(crate) async fn put(engine: &dyn Engine, items: Vec<NewItem>) -> PutOutcome {
+    engine.put(NAME, PutBatch { items, request: None }).await.unwrap()
+}
+
+/// `n` items `NAME0`, `NAME1`, ... with seeds from 0 on.
+pub(crate) fn many(prefix: &str, modality: Modality, n: u64) -> Vec<NewItem> {
+    (0..n).map(|seed| item(&format!("{prefix}{seed}"), modality, seed)).collect()
+}
+
+pub(crate) fn delete_ids(ids: &[&str]) -> DeleteBatch {
+    let ids = ids.iter().map(|name| id(name)).collect();
+    DeleteBatch { selection: Selection::Ids(ids), request: None }
+}
+
+/// A question in the shared space with defaults.
+pub(crate) fn nearest(modality: Modality, vector: Vec<f32>, k: usize) -> Nearest {
+    Nearest { modality, space: Space::Shared, vector, filter: None, k, ef_search: 0, exact: false }
+}
+
+pub(crate) fn names(found: &Neighbours) -> Vec<&str> {
+    found.neighbours.iter().map(|near| near.id.as_str()).collect()
+}
