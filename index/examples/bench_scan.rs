@@ -1,7 +1,8 @@
-//! Times of the embedded engine: load at open, exact scan, search, put.
+//! Times of the embedded engine: load at open, exact scan, search, put; and with a graph.
 //!
-//! `cargo run --release -p diptych-index --example bench_scan -- [ROWS] [DIMS]`
-//! (default 24000 rows of 128 dimensions, and 32 exclusive ones).
+//! `cargo run --release -p diptych-index --example bench_scan -- [ROWS] [DIMS] [graph]`
+//! (default 24000 rows of 128 dimensions, and 32 exclusive ones; `graph` also builds graphs, and
+//! times searches while they are built and after).
 
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,7 @@ async fn main() -> anyhow::Result<()> {
     let rows: usize = arguments.next().map_or(Ok(24_000), |text| text.parse())?;
     let shared: usize = arguments.next().map_or(Ok(128), |text| text.parse())?;
     let dims = Dims { shared: Some(shared), exclusive_image: None, exclusive_text: Some(32) };
+    let graph = arguments.next().as_deref() == Some("graph");
     let folder = tempfile::tempdir()?;
     // Scans only: what a graph gives is measured against them elsewhere.
     let config = EmbeddedConfig { exact_below: usize::MAX, ..EmbeddedConfig::new(folder.path()) };
@@ -73,10 +75,15 @@ async fn main() -> anyhow::Result<()> {
     let engine = EmbeddedEngine::open(&config)?;
     print(&format!("{:<44} {:>14.1?}", format!("open with {rows} rows"), started.elapsed()));
 
-    nearest(&engine, &dims).await?;
+    nearest(&engine, &dims, true).await?;
     composed(&engine, &dims).await?;
     single_puts(&engine, &dims).await?;
     engine.close().await?;
+    if graph {
+        // Graphs are used also where a scan is cheaper, so that both can be compared.
+        let config = EmbeddedConfig { exact_below: 0, walk_cost_rows: 1, ..config };
+        graphs(&config, &dims).await?;
+    }
     Ok(())
 }
 
@@ -100,7 +107,24 @@ async fn fill(engine: &EmbeddedEngine, rows: usize, dims: &Dims) -> anyhow::Resu
     Ok(())
 }
 
-async fn nearest(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
+/// The same questions while graphs are built, and when they are there.
+async fn graphs(config: &EmbeddedConfig, dims: &Dims) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let engine = EmbeddedEngine::open(config)?;
+    print("while graphs are built:");
+    nearest(&engine, dims, false).await?;
+    engine.settle().await?;
+    print(&format!("{:<44} {:>14.1?}", "graphs of both spaces", started.elapsed()));
+    for slot in engine.index_status(NAME)? {
+        let (modality, space) = (slot.modality, slot.space);
+        print(&format!("{modality} {space}: {} rows, {} by graph", slot.rows, slot.graph_rows));
+    }
+    nearest(&engine, dims, false).await?;
+    engine.close().await?;
+    Ok(())
+}
+
+async fn nearest(engine: &EmbeddedEngine, dims: &Dims, exact: bool) -> anyhow::Result<()> {
     let shared = dims.shared.context("a shared space")?;
     let style = |op, value| Filter::Compare { field: "style".to_owned(), op, value };
     let half = style(Comparison::Lt, Value::Int(50));
@@ -121,7 +145,7 @@ async fn nearest(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
                 filter: filter.clone(),
                 k,
                 ef_search: 0,
-                exact: true,
+                exact,
             };
             let started = Instant::now();
             engine.nearest(NAME, query).await?;

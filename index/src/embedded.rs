@@ -106,6 +106,7 @@ pub struct EmbeddedEngine {
     queue: Arc<Semaphore>,
     /// Scans run here, not on the threads of tokio.
     scans: ThreadPool,
+    walk_cost_rows: usize,
     cancel: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -296,6 +297,7 @@ impl Engine for EmbeddedEngine {
         }
         let (sender, receiver) = oneshot::channel();
         let view = collection.view.load_full();
+        let walk_cost_rows = self.walk_cost_rows;
         self.scans.spawn(move || {
             let question = Question {
                 vector: &vector,
@@ -304,6 +306,7 @@ impl Engine for EmbeddedEngine {
                 ef_search: query.ef_search,
                 exact: query.exact,
                 generation: view.generation,
+                walk_cost_rows,
             };
             let slot = view.slot(Slot::new(query.modality, query.space));
             let found = slot.map(|slot| scan::nearest(slot, &question));

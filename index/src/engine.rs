@@ -142,7 +142,8 @@ pub struct Scan {
 pub struct ScanPage {
     /// The items.
     pub items: Vec<Item>,
-    /// Pass it as `after` for more; `None` at the end.
+    /// Pass it as `after` for more; `None` at the end. A page may be short, even empty, while this
+    /// is set: an engine may stop after it looked at many items that did not pass.
     pub next: Option<ItemId>,
     /// Generation of the collection that was read.
     pub generation: u64,

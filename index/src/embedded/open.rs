@@ -47,6 +47,7 @@ impl EmbeddedEngine {
             messages,
             queue: Arc::new(Semaphore::new(QUEUE)),
             scans,
+            walk_cost_rows: config.walk_cost_rows,
             cancel: Arc::new(AtomicBool::new(false)),
             threads: Mutex::new(Vec::new()),
         };

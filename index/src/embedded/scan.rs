@@ -18,8 +18,6 @@ const CHUNKS_PER_TASK: usize = 16;
 const SAMPLE_ROWS: usize = 256;
 /// Below this share of passing rows a graph walk wastes more than a scan costs.
 const LEAST_SHARE: f64 = 0.05;
-/// A graph search wider than this part of the rows is no quicker than a scan.
-const WIDEST_PART: usize = 8;
 
 /// A question to one slot.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +29,8 @@ pub(crate) struct Question<'a> {
     pub(crate) ef_search: usize,
     pub(crate) exact: bool,
     pub(crate) generation: u64,
+    /// See [`super::EmbeddedConfig::walk_cost_rows`].
+    pub(crate) walk_cost_rows: usize,
 }
 
 impl Question<'_> {
@@ -88,7 +88,8 @@ pub(crate) fn scan<'a>(
 }
 
 /// Graph search, its rows scored exactly, with a scan of the rows that the graph does not have.
-/// `None` when a scan is the better way: too few rows pass, or the walk came back short.
+/// `None` when a scan is the better way: too few rows pass or there are, or the walk came back
+/// short.
 fn walk<'a>(slot: &'a SlotView, question: &Question<'_>) -> Option<TopK<'a, &'a Entry>> {
     let base = slot.base.as_ref()?;
     let share = passing_share(slot, base.rows, question);
@@ -97,7 +98,7 @@ fn walk<'a>(slot: &'a SlotView, question: &Question<'_>) -> Option<TopK<'a, &'a 
     }
     let wanted = question.ef_search.max(question.k).max(base.ef_search);
     let ef = (wanted as f64 / share).ceil() as usize;
-    if ef > base.rows / WIDEST_PART {
+    if ef.saturating_mul(question.walk_cost_rows) > base.rows {
         return None;
     }
     let found = base.graph.search(question.vector, ef)?;

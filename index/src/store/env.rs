@@ -128,14 +128,15 @@ pub(crate) fn is_map_full(error: &Error) -> bool {
 
 /// An error of LMDB while a transaction runs.
 pub(crate) fn fault(error: heed::Error) -> Error {
-    let action = match &error {
+    match error {
         heed::Error::Mdb(MdbError::PageNotFound | MdbError::Corrupted) => {
-            "read: the database is damaged, restore the data folder from a backup"
+            damaged("db/data.mdb".into(), "the database is damaged")
         }
-        heed::Error::Mdb(MdbError::ReadersFull) => "read: too many reads at once",
-        _ => "read or write",
-    };
-    Error::Store { action, source: Box::new(error) }
+        heed::Error::Mdb(MdbError::ReadersFull) => {
+            Error::Store { action: "read: too many reads at once", source: Box::new(error) }
+        }
+        other => Error::Store { action: "read or write", source: Box::new(other) },
+    }
 }
 
 fn open_fault(path: &Path, error: heed::Error) -> Error {

@@ -109,3 +109,21 @@ fn closing_does_not_wait_for_a_long_build() {
         assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
     });
 }
+
+#[test]
+fn a_scan_answers_where_it_is_cheaper_than_a_walk() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        for (walk_cost_rows, route) in [(8, Route::Graph), (1_000, Route::Exact)] {
+            let config = EmbeddedConfig { exact_below: 0, walk_cost_rows, ..small(folder.path()) };
+            let engine = EmbeddedEngine::open(&config).unwrap();
+            if engine.collections().await.unwrap().is_empty() {
+                engine.create_collection(spec(NAME)).await.unwrap();
+                put(&engine, many("p", Modality::Image, ROWS)).await;
+            }
+            engine.settle().await.unwrap();
+            let query = nearest(Modality::Image, vector(1, 19), 10);
+            assert_eq!(engine.nearest(NAME, query).await.unwrap().route, route);
+        }
+    });
+}

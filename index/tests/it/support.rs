@@ -56,9 +56,10 @@ pub(crate) fn run<T>(case: impl Future<Output = T>) -> T {
         .block_on(case)
 }
 
-/// A map so small that the tests see it grow.
+/// A map so small that the tests see it grow, and graphs used also where a scan is cheaper.
 pub(crate) fn small(folder: &Path) -> EmbeddedConfig {
     EmbeddedConfig {
+        walk_cost_rows: 8,
         map_bytes: 256 * 1024,
         scan_threads: 2,
         build_threads: 1,
