@@ -1,6 +1,6 @@
 //! The engine in this process: LMDB as the store of record, rows in memory, graphs above a size.
 //!
-//! - [`Store`](crate::store): what is on disk
+//! - `store`: what is on disk
 //! - `view`: rows in memory that a search reads; `load`: from the store at start
 //! - `prepare` -> `writer` -> `job` -> `state`: the way of a write
 //! - `scan`: the way of a search; `read`: get, list and vectors
@@ -21,7 +21,11 @@ mod writer;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, atomic::AtomicBool, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
 };
 
@@ -137,6 +141,13 @@ impl EmbeddedEngine {
         Ok(status.collect())
     }
 
+    /// Whether the threads that write and build are alive: false once the engine was closed, or
+    /// when one of them panicked (searches and reads go on then).
+    pub fn is_alive(&self) -> bool {
+        let threads = self.threads.lock();
+        !threads.is_empty() && !threads.iter().any(JoinHandle::is_finished)
+    }
+
     /// Waits until no graph is due or under way.
     ///
     /// # Errors
@@ -181,25 +192,32 @@ impl EmbeddedEngine {
         blocking(move || read(&store, &collection)).await
     }
 
-    /// Asks every thread to end and waits for them. The writing thread first finishes its commit.
-    fn stop(&self) {
+    /// Asks every thread to end: the writing one after its commit, the building one soon.
+    fn ask_to_end(&self) -> Vec<JoinHandle<()>> {
         self.queue.close();
-        self.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.cancel.store(true, Ordering::Relaxed);
         // It fails only when the thread has ended already.
         drop(self.messages.send(Message::Close));
-        for thread in self.threads.lock().drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the engine had panicked");
-            }
-        }
-        self.store.store(None);
+        std::mem::take(&mut *self.threads.lock())
     }
 }
 
 impl Drop for EmbeddedEngine {
     fn drop(&mut self) {
-        self.stop();
+        join(self.ask_to_end());
     }
+}
+
+/// Waits for threads to end; false when one had panicked.
+fn join(threads: Vec<JoinHandle<()>>) -> bool {
+    let mut sound = true;
+    for thread in threads {
+        sound &= thread.join().is_ok();
+    }
+    if !sound {
+        tracing::error!("a thread of the engine had panicked");
+    }
+    sound
 }
 
 async fn blocking<T: Send + 'static>(
@@ -334,13 +352,8 @@ impl Engine for EmbeddedEngine {
     }
 
     async fn close(&self) -> Result<()> {
-        let threads = std::mem::take(&mut *self.threads.lock());
-        self.queue.close();
-        self.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
-        // It fails only when the thread has ended already.
-        drop(self.messages.send(Message::Close));
-        let ended = blocking(move || Ok(threads.into_iter().all(|thread| thread.join().is_ok())));
-        let ended = ended.await?;
+        let threads = self.ask_to_end();
+        let ended = blocking(move || Ok(join(threads))).await?;
         self.store.store(None);
         if ended { Ok(()) } else { Err(Error::internal("a thread of the engine had panicked")) }
     }

@@ -1,7 +1,7 @@
 //! Where a collection's vectors live.
 //!
 //! [`Engine`] is what search and the server need of a vector database and no more. Fusion of
-//! terms, groups, minimum score and pages are written once, in [`crate::search`], above it.
+//! terms, groups, minimum score and pages are written once, in [`mod@crate::search`], above it.
 
 use std::{fmt, sync::Arc};
 

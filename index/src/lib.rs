@@ -4,7 +4,7 @@
 //! - [`filter`]: typed conditions on metadata
 //! - [`engine`]: the [`Engine`] trait, where a collection's vectors live
 //! - [`embedded`]: the engine in this process (LMDB, exact scan, graphs)
-//! - [`search`]: weighted terms to hits, written once above the trait
+//! - [`mod@search`]: weighted terms to hits, written once above the trait
 //! - [`error`]: what can go wrong, by cause
 //!
 //! The store is the truth; rows and graphs in memory are derived from it and can always be rebuilt.
