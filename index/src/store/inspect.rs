@@ -55,7 +55,7 @@ pub(super) fn inspect(path: &Path) -> Checked<()> {
     let head = Head::read(&mut file, bytes)?;
     let pages = bytes / head.page_bytes as u64;
     let seen = vec![false; usize::try_from(pages.min(head.last_page + 1)).unwrap_or(0)];
-    let mut walk = Walk { file, bytes, head, seen, free: Vec::new() };
+    let mut walk = Walk { file, bytes, head, seen, free: Vec::new(), least: Least::default() };
     let (free, main) = (walk.head.free_root, walk.head.main_root);
     walk.tree(main, Tree::Main, 0)?;
     walk.tree(free, Tree::Free, 0)?;
@@ -124,6 +124,27 @@ struct Walk {
     /// Pages that something points to.
     seen: Vec<bool>,
     free: Vec<u64>,
+    least: Least,
+}
+
+/// Where keys have got to in the tree that is walked: a key out of order would not be found again.
+#[derive(Debug, Default)]
+struct Least {
+    key: Vec<u8>,
+    /// The key is a branch's, so the next leaf may begin with it.
+    included: bool,
+}
+
+impl Least {
+    fn advance(&mut self, key: &[u8], included: bool, number: u64) -> Checked<()> {
+        let fits = key > self.key.as_slice() || (self.included && key == self.key.as_slice());
+        if !fits {
+            return Err(damage(format!("page {number} of the database is damaged (key order)")));
+        }
+        key.clone_into(&mut self.key);
+        self.included = included;
+        Ok(())
+    }
 }
 
 impl Walk {
@@ -138,7 +159,11 @@ impl Walk {
         let flags = u16_at(&page, 10);
         match flags & (P_BRANCH | P_LEAF | P_OVERFLOW | P_META) {
             P_BRANCH => {
-                for node in nodes(&page, number)? {
+                for (i, node) in nodes(&page, number)?.enumerate() {
+                    // The first child holds all that is below the second key; its own is not used.
+                    if i > 0 && tree == Tree::Named {
+                        self.least.advance(key(node), true, number)?;
+                    }
                     let child = u64::from(u16_at(node, 0))
                         | u64::from(u16_at(node, 2)) << 16
                         | u64::from(u16_at(node, 4)) << 32;
@@ -148,6 +173,9 @@ impl Walk {
             }
             P_LEAF => {
                 for node in nodes(&page, number)? {
+                    if tree == Tree::Named {
+                        self.least.advance(key(node), false, number)?;
+                    }
                     self.leaf(node, number, tree)?;
                 }
                 Ok(())
@@ -172,6 +200,7 @@ impl Walk {
             Tree::Named => Ok(()),
             Tree::Free => self.note_free(&value),
             Tree::Main if flags & F_SUBDATA != 0 && value.len() == 48 => {
+                self.least = Least::default();
                 self.tree(u64_at(&value, 40), Tree::Named, 0)
             }
             Tree::Main => Err(damage("the list of the database's tables is damaged")),
@@ -279,6 +308,12 @@ fn nodes(page: &[u8], number: u64) -> Checked<impl Iterator<Item = &[u8]>> {
         return Err(fault());
     }
     Ok(places.into_iter().map(|at| &page[at..]))
+}
+
+/// The key of a node, whose length [`nodes`] has checked.
+fn key(node: &[u8]) -> &[u8] {
+    let end = NODE + usize::from(u16_at(node, 6));
+    node.get(NODE..end).unwrap_or_default()
 }
 
 fn damage(what: impl Into<String>) -> Fault {
