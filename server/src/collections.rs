@@ -1,0 +1,227 @@
+//! Use case: make, get, list and delete collections.
+
+use diptych_index::{CollectionInfo, CollectionSpec, Dims, Modality, RequestKey, Space};
+use diptych_proto::v1::ErrorReason;
+
+use crate::error::{Error, Kind, Result};
+use crate::models::Model;
+use crate::page::Mark;
+use crate::service::{DEFAULT_PAGE_SIZE, Service, named_at};
+
+/// Longest name of a collection in bytes.
+pub const NAME_MAX_BYTES: usize = 63;
+/// Largest dimension of a vector.
+pub const MAX_DIMENSION: usize = 4096;
+
+/// What makes the vectors of a new collection.
+#[derive(Debug, Clone)]
+pub enum VectorsBy {
+    /// The bundle of this digest; empty for the default.
+    Bundle(String),
+    /// The caller.
+    Caller(Dims),
+}
+
+/// A collection to make.
+#[derive(Debug, Clone)]
+pub struct NewCollection {
+    /// Its name.
+    pub name: String,
+    /// What makes its vectors.
+    pub vectors_by: VectorsBy,
+    /// Whether items keep what they were made from.
+    pub keep_source: bool,
+    /// Name of the engine; empty for the default.
+    pub engine: String,
+}
+
+/// A collection as callers see it.
+#[derive(Debug, Clone)]
+pub struct CollectionView {
+    /// What the engine says.
+    pub info: CollectionInfo,
+    /// What its bundle knows, in words; empty without one.
+    pub domain: String,
+    /// It was made with a bundle that is not here.
+    pub bundle_missing: bool,
+    /// Where its vectors live.
+    pub engine: &'static str,
+}
+
+impl Service {
+    /// Makes a collection and keeps the bundle it is made with.
+    ///
+    /// # Errors
+    /// A bad name, a name that is taken, an unknown bundle or engine, a reused request id.
+    pub async fn create_collection(
+        &self,
+        new: NewCollection,
+        request: Option<RequestKey>,
+    ) -> Result<CollectionView> {
+        self.admit()?;
+        check_name(&new.name)?;
+        let make = async { self.make_collection(new).await.map(Some) };
+        let made = self.requests.once(request, make).await?;
+        made.ok_or_else(|| {
+            let message = "request_id was used before to delete a collection";
+            Error::new(Kind::Conflict, ErrorReason::RequestIdReused, message)
+        })
+    }
+
+    async fn make_collection(&self, new: NewCollection) -> Result<CollectionView> {
+        let engine = self.engine.capabilities().name;
+        if !new.engine.is_empty() && new.engine != engine {
+            return Err(Error::field("engine", format!("is unknown; known: {engine}")));
+        }
+        let (embedding_digest, dims) = match new.vectors_by {
+            VectorsBy::Bundle(digest) => {
+                let model =
+                    self.models.find(&digest).map_err(|error| error.at("embedding_digest"))?;
+                self.models.keep(&model)?;
+                (Some(model.digest().to_owned()), dims_of(&model))
+            }
+            VectorsBy::Caller(dims) => (None, check_dims(dims)?),
+        };
+        let spec = CollectionSpec {
+            name: new.name,
+            embedding_digest,
+            dims,
+            keep_source: new.keep_source,
+            description: String::new(),
+        };
+        let made = self.engine.create_collection(spec).await;
+        Ok(self.view(made.map_err(|error| named_at("name", error))?))
+    }
+
+    /// One collection.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub async fn get_collection(&self, name: &str) -> Result<CollectionView> {
+        self.admit()?;
+        Ok(self.view(self.collection_at("name", name).await?))
+    }
+
+    /// A page of collections by name, and the token of the next.
+    ///
+    /// # Errors
+    /// A bad size or token.
+    pub async fn list_collections(
+        &self,
+        page_size: u32,
+        page_token: &str,
+    ) -> Result<(Vec<CollectionView>, String)> {
+        /// Listings of collections differ in nothing but their page.
+        const QUERY: [u8; 32] = *b"diptych.v1.ListCollections......";
+        self.admit()?;
+        let sizes = (DEFAULT_PAGE_SIZE, self.limits.page_size);
+        let size = Self::bounded("page_size", page_size, sizes)?;
+        let after = self.pages.read(&QUERY, page_token)?.map(|mark| mark.id);
+        let all = self.engine.collections().await?;
+        let mut rest: Vec<CollectionInfo> = all
+            .into_iter()
+            .filter(|info| after.as_ref().is_none_or(|after| info.spec.name > *after))
+            .collect();
+        let more = rest.len() > size;
+        rest.truncate(size);
+        let token = match rest.last() {
+            Some(last) if more => {
+                let id = last.spec.name.clone();
+                self.pages.issue(&QUERY, &Mark { generation: 0, seen: 0, score: 0.0, id })
+            }
+            _ => String::new(),
+        };
+        Ok((rest.into_iter().map(|info| self.view(info)).collect(), token))
+    }
+
+    /// Deletes a collection with all its items.
+    ///
+    /// # Errors
+    /// NOT_FOUND.
+    pub async fn delete_collection(&self, name: &str, request: Option<RequestKey>) -> Result<()> {
+        self.admit()?;
+        let delete = async {
+            self.collection_at("name", name).await?;
+            let gone = self.engine.drop_collection(name).await;
+            gone.map(|()| None).map_err(|error| named_at("name", error))
+        };
+        self.requests.once(request, delete).await.map(|_| ())
+    }
+
+    fn view(&self, info: CollectionInfo) -> CollectionView {
+        let digest = info.spec.embedding_digest.as_deref();
+        let model = digest.and_then(|digest| self.models.get(digest));
+        CollectionView {
+            domain: model
+                .as_ref()
+                .map(|model| model.encoder().domain().to_owned())
+                .unwrap_or_default(),
+            bundle_missing: digest.is_some() && model.is_none(),
+            engine: self.engine.capabilities().name,
+            info,
+        }
+    }
+}
+
+/// Dimensions of the vectors that a bundle makes.
+pub(crate) fn dims_of(model: &Model) -> Dims {
+    let dims = |modality, space| Some(model.encoder().space(modality, space).dims);
+    Dims {
+        shared: dims(diptych_model::Modality::Image, diptych_model::Space::Shared),
+        exclusive_image: dims(diptych_model::Modality::Image, diptych_model::Space::Exclusive),
+        exclusive_text: dims(diptych_model::Modality::Text, diptych_model::Space::Exclusive),
+    }
+}
+
+fn check_dims(dims: Dims) -> Result<Dims> {
+    let named = [
+        ("dimensions.shared", dims.get(Modality::Image, Space::Shared)),
+        ("dimensions.exclusive_image", dims.get(Modality::Image, Space::Exclusive)),
+        ("dimensions.exclusive_text", dims.get(Modality::Text, Space::Exclusive)),
+    ];
+    if named[0].1.is_none() {
+        return Err(Error::field("dimensions.shared", "is required, 1 to 4096"));
+    }
+    for (field, dims) in named {
+        if let Some(dims) = dims.filter(|dims| *dims > MAX_DIMENSION) {
+            let sizes = ("dimensions", MAX_DIMENSION as u64, dims as u64);
+            return Err(Error::limit(ErrorReason::FieldInvalid, field, sizes));
+        }
+    }
+    Ok(dims)
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.len() > NAME_MAX_BYTES {
+        let sizes = ("bytes", NAME_MAX_BYTES as u64, name.len() as u64);
+        return Err(Error::limit(ErrorReason::FieldInvalid, "name", sizes));
+    }
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let well = name.bytes().all(|byte| plain(byte) || b"._-".contains(&byte))
+        && name.bytes().next().is_some_and(plain)
+        && name.bytes().last().is_some_and(plain);
+    if well {
+        Ok(())
+    } else {
+        Err(Error::field(
+            "name",
+            "must be lower-case letters, digits, '.', '_' or '-', and begin and end with a letter or digit",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_published_rule() {
+        for good in ["a", "emoji", "acme.photos-2_x", "0"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "Emoji", "-a", "a-", ".a", "a b", "ä", "a/b", &"a".repeat(64)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+        assert!(check_name(&"a".repeat(63)).is_ok());
+    }
+}

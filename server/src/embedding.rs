@@ -1,0 +1,34 @@
+//! Use case: bytes to vectors, without storing anything.
+
+use bytes::Bytes;
+
+use crate::encoder::Embedded;
+use crate::error::Result;
+use crate::models::Model;
+
+/// A picture or a text to embed.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A picture file.
+    Image(Bytes),
+    /// A text.
+    Text {
+        /// The text.
+        text: String,
+        /// Cut one that is too long.
+        truncate: bool,
+    },
+}
+
+impl Model {
+    /// The vectors of one input.
+    ///
+    /// # Errors
+    /// What is wrong with the input, under the field `image` or `text`; an encoder that is overloaded.
+    pub async fn embed(&self, input: Input) -> Result<Embedded> {
+        match input {
+            Input::Image(bytes) => self.encoders().image(bytes).await,
+            Input::Text { text, truncate } => self.encoders().text(&text, truncate).await,
+        }
+    }
+}

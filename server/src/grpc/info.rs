@@ -1,0 +1,123 @@
+//! InfoService: open while the server starts, too.
+
+use std::time::UNIX_EPOCH;
+
+use diptych_index::Pages;
+use diptych_model::preprocess::TokenizerConfig;
+use diptych_model::{Modality, Space};
+use diptych_proto::v1;
+use diptych_proto::v1::info_service_server::InfoService;
+use tonic::{Request, Response, Status};
+
+use super::Handler;
+use super::convert::timestamp;
+use crate::error::Error;
+use crate::models::Model;
+use crate::retrieval::MAX_TERMS;
+use crate::service::{Limits, Service};
+
+#[tonic::async_trait]
+impl InfoService for Handler {
+    async fn get_server_info(
+        &self,
+        _: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        let service = &self.0;
+        let started = service.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let engine = service.engine.capabilities();
+        let pages = match engine.pages {
+            Pages::BestEffort => "page_best_effort",
+            Pages::Pinned => "page_pinned",
+        };
+        let mut capabilities =
+            vec!["filter".to_owned(), "expected_version".to_owned(), pages.to_owned()];
+        if engine.exact {
+            capabilities.push("exact".to_owned());
+        }
+        Ok(Response::new(v1::GetServerInfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            limits: Some(limits_out(&service.limits)),
+            engines: vec![v1::EngineInfo { name: engine.name.to_owned(), capabilities }],
+            start_time: Some(timestamp(u64::try_from(started.as_millis()).unwrap_or(u64::MAX))),
+            default_embedding_digest: service.models.default_model().digest().to_owned(),
+        }))
+    }
+
+    async fn list_models(
+        &self,
+        request: Request<v1::ListModelsRequest>,
+    ) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let request = request.into_inner();
+        Service::bounded("page_size", request.page_size, (0, self.0.limits.page_size))?;
+        // Bundles are few: one page holds them all, so that no token is ever given.
+        if !request.page_token.is_empty() {
+            let (reason, text) =
+                (v1::ErrorReason::PageTokenInvalid, "was not given by this method");
+            return Err(Error::field_for(reason, "page_token", text).into());
+        }
+        let default = self.0.models.default_model().digest().to_owned();
+        let models = self.0.models.all();
+        let models = models.iter().map(|model| model_out(model, &default)).collect();
+        Ok(Response::new(v1::ListModelsResponse { models, next_page_token: String::new() }))
+    }
+}
+
+fn limits_out(limits: &Limits) -> v1::Limits {
+    use diptych_index::filter::{FILTER_MAX_DEPTH, FILTER_MAX_NODES};
+    use diptych_index::types::ID_MAX_BYTES;
+    let small = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    v1::Limits {
+        receive_message_bytes: limits.message_bytes as u64,
+        send_message_bytes: limits.message_bytes as u64,
+        image_bytes: limits.image_bytes,
+        image_pixels: limits.image_pixels,
+        image_side: limits.image_side,
+        text_bytes: small(limits.text_bytes),
+        batch_items: small(limits.batch_items),
+        search_limit: small(limits.search_limit),
+        page_size: small(limits.page_size),
+        id_bytes: small(ID_MAX_BYTES),
+        filter_depth: small(FILTER_MAX_DEPTH),
+        filter_nodes: small(FILTER_MAX_NODES),
+        search_terms: small(MAX_TERMS),
+    }
+}
+
+fn model_out(model: &Model, default: &str) -> v1::Model {
+    let encoder = model.encoder();
+    let spaces = [
+        (Modality::Image, Space::Shared),
+        (Modality::Text, Space::Shared),
+        (Modality::Image, Space::Exclusive),
+        (Modality::Text, Space::Exclusive),
+    ];
+    let size = |dims: usize| u32::try_from(dims).unwrap_or(u32::MAX);
+    let spaces = spaces.map(|(modality, space)| {
+        let info = encoder.space(modality, space);
+        v1::SpaceInfo {
+            space: match space {
+                Space::Shared => v1::Space::Shared.into(),
+                Space::Exclusive => v1::Space::Exclusive.into(),
+            },
+            modality: match modality {
+                Modality::Image => v1::Modality::Image.into(),
+                Modality::Text => v1::Modality::Text.into(),
+            },
+            dimension: size(info.dims),
+            prefixes: info.prefixes.iter().map(|prefix| size(*prefix)).collect(),
+        }
+    });
+    v1::Model {
+        embedding_digest: encoder.embedding_digest().to_owned(),
+        bundle_digest: encoder.bundle_digest().to_owned(),
+        domain: encoder.domain().to_owned(),
+        spaces: spaces.to_vec(),
+        is_default: model.digest() == default,
+        golden: v1::GoldenState::Passed.into(),
+        calibrated: model.calibrated(),
+        text_bytes: size(match encoder.tokenizer() {
+            TokenizerConfig::HashedNgrams(settings) => settings.max_bytes,
+            TokenizerConfig::Huggingface(settings) => settings.max_bytes,
+        }),
+    }
+}

@@ -1,0 +1,186 @@
+//! SearchService.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use diptych_index::{Modality, Space};
+use diptych_proto::v1::search_service_server::SearchService;
+use diptych_proto::v1::{self, ErrorReason};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::Handler;
+use super::convert::{count, digest, mask, modality, terms};
+use super::hit::answer_out;
+use super::status::to_message;
+use super::value::filter;
+use crate::error::{Error, Result};
+use crate::retrieval::{MAX_EF_SEARCH, QuerySource, QueryTerm, Question};
+use crate::service::Service;
+
+/// Answers of a batch that may wait for a slow caller.
+const STREAM_BUFFER: usize = 16;
+
+#[tonic::async_trait]
+impl SearchService for Handler {
+    async fn search_text_to_image(
+        &self,
+        request: Request<v1::SearchTextToImageRequest>,
+    ) -> Result<Response<v1::SearchTextToImageResponse>, Status> {
+        let question = text_question(request.into_inner())?;
+        let answer = self.0.search(question).await?;
+        let (hits, next_page_token, info) = answer_out(answer, true);
+        Ok(Response::new(v1::SearchTextToImageResponse { hits, next_page_token, info: Some(info) }))
+    }
+
+    async fn search_image_to_text(
+        &self,
+        request: Request<v1::SearchImageToTextRequest>,
+    ) -> Result<Response<v1::SearchImageToTextResponse>, Status> {
+        let question = image_question(request.into_inner())?;
+        let answer = self.0.search(question).await?;
+        let (hits, next_page_token, info) = answer_out(answer, true);
+        Ok(Response::new(v1::SearchImageToTextResponse { hits, next_page_token, info: Some(info) }))
+    }
+
+    async fn search(
+        &self,
+        request: Request<v1::SearchRequest>,
+    ) -> Result<Response<v1::SearchResponse>, Status> {
+        Ok(Response::new(search(&self.0, request.into_inner()).await?))
+    }
+
+    type BatchSearchStream =
+        Pin<Box<dyn Stream<Item = Result<v1::BatchSearchResponse, Status>> + Send>>;
+
+    async fn batch_search(
+        &self,
+        request: Request<v1::BatchSearchRequest>,
+    ) -> Result<Response<Self::BatchSearchStream>, Status> {
+        let searches = request.into_inner().searches;
+        count("searches", "searches", searches.len(), self.0.limits.batch_items)?;
+        let (sender, receiver) = tokio::sync::mpsc::channel(STREAM_BUFFER);
+        let service = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            for (index, wire) in (0_u32..).zip(searches) {
+                use v1::batch_search_response::Outcome;
+                let outcome = match search(&service, wire).await {
+                    Ok(answer) => Outcome::Response(answer),
+                    Err(error) => {
+                        Outcome::Status(to_message(&error.inside(&format!("searches[{index}]"))))
+                    }
+                };
+                let reply = v1::BatchSearchResponse { index, outcome: Some(outcome) };
+                if sender.send(Ok(reply)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn explain_match(
+        &self,
+        _: Request<v1::ExplainMatchRequest>,
+    ) -> Result<Response<v1::ExplainMatchResponse>, Status> {
+        Err(Error::unimplemented("ExplainMatch").into())
+    }
+}
+
+async fn search(service: &Service, wire: v1::SearchRequest) -> Result<v1::SearchResponse> {
+    let (question, metadata) = general_question(wire)?;
+    let answer = service.search(question).await?;
+    let (hits, next_page_token, info) = answer_out(answer, metadata);
+    Ok(v1::SearchResponse { hits, next_page_token, info: Some(info) })
+}
+
+fn text_question(mut wire: v1::SearchTextToImageRequest) -> Result<Question> {
+    let page_token = std::mem::take(&mut wire.page_token);
+    let limit = std::mem::take(&mut wire.limit);
+    let digest = digest("SearchTextToImage", &wire);
+    Ok(Question {
+        collection: wire.collection,
+        terms: vec![plain(QuerySource::Text(wire.text))],
+        filter: filter(wire.filter)?,
+        one_per_group: wire.one_per_group,
+        truncate: wire.truncate,
+        limit,
+        page_token,
+        ..question(Modality::Image, digest)
+    })
+}
+
+fn image_question(mut wire: v1::SearchImageToTextRequest) -> Result<Question> {
+    let page_token = std::mem::take(&mut wire.page_token);
+    let limit = std::mem::take(&mut wire.limit);
+    let digest = digest("SearchImageToText", &wire);
+    Ok(Question {
+        collection: wire.collection,
+        terms: vec![plain(QuerySource::Image(wire.image))],
+        filter: filter(wire.filter)?,
+        one_per_group: wire.one_per_group,
+        limit,
+        page_token,
+        ..question(Modality::Text, digest)
+    })
+}
+
+/// The question, and whether metadata is wanted.
+fn general_question(mut wire: v1::SearchRequest) -> Result<(Question, bool)> {
+    let page_token = std::mem::take(&mut wire.page_token);
+    let limit = std::mem::take(&mut wire.limit);
+    let digest = digest("Search", &wire);
+    let target = modality("target", wire.target)?
+        .ok_or_else(|| Error::field("target", "is required: IMAGE or TEXT"))?;
+    let mask = mask(wire.read_mask.as_ref(), &["metadata", "source"])?;
+    if wire.ef_search as usize > MAX_EF_SEARCH {
+        let sizes = ("at most", MAX_EF_SEARCH as u64, wire.ef_search.into());
+        return Err(Error::limit(ErrorReason::FieldInvalid, "ef_search", sizes));
+    }
+    if wire.min_score.is_some_and(f64::is_nan) {
+        return Err(Error::field("min_score", "is not a number"));
+    }
+    let question = Question {
+        collection: wire.collection,
+        terms: terms(wire.terms, target)?,
+        filter: filter(wire.filter)?,
+        min_score: wire.min_score.map(|score| score as f32),
+        one_per_group: wire.one_per_group,
+        ef_search: wire.ef_search,
+        exact: wire.exact,
+        term_scores: wire.with_term_scores,
+        truncate: wire.truncate,
+        source: mask.fields.source,
+        plain: false,
+        limit,
+        page_token,
+        ..question(target, digest)
+    };
+    Ok((question, mask.metadata))
+}
+
+fn plain(source: QuerySource) -> QueryTerm {
+    QueryTerm { source, weight: 1.0, space: Space::Shared }
+}
+
+/// A plain question without terms: what the three kinds share.
+fn question(target: Modality, digest: [u8; 32]) -> Question {
+    Question {
+        collection: String::new(),
+        terms: Vec::new(),
+        target,
+        filter: None,
+        limit: 0,
+        page_token: String::new(),
+        digest,
+        min_score: None,
+        one_per_group: false,
+        ef_search: 0,
+        exact: false,
+        term_scores: false,
+        truncate: false,
+        source: false,
+        plain: true,
+    }
+}

@@ -1,0 +1,157 @@
+//! Errors to statuses: the only place that names gRPC codes for them.
+
+use std::time::Duration;
+
+use diptych_proto::v1::{self, ErrorReason};
+use prost::Message as _;
+use tonic::Code;
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::error::{Details, Error, Kind};
+
+/// What the prefix of every reason's wire name is cut off for `ErrorInfo`.
+const PREFIX: &str = "ERROR_REASON_";
+/// How tonic begins its message when a request does not parse.
+const NOT_DECODED: &str = "decode Protobuf message";
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        to_status(&error)
+    }
+}
+
+/// The status that a caller gets: code, sentence, and google.rpc details.
+pub(crate) fn to_status(error: &Error) -> tonic::Status {
+    let details = error.details();
+    tonic::Status::with_error_details(code(details), details.message.clone(), rich(details))
+}
+
+/// The same status inside a batch reply.
+pub(crate) fn to_message(error: &Error) -> v1::Status {
+    let status = to_status(error);
+    let details = tonic_types::pb::Status::decode(status.details()).unwrap_or_default().details;
+    v1::Status { code: status.code().into(), message: status.message().to_owned(), details }
+}
+
+/// A refusal by the transport itself, which gives no details, with the ones that every error has. `None` for statuses that
+/// are not ours to explain, such as those of the health service. `limit` is that of a message, in bytes.
+pub(crate) fn complete(status: &tonic::Status, limit: usize) -> Option<tonic::Status> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    let transport = status.message();
+    let (code, error) = match status.code() {
+        code @ (Code::OutOfRange | Code::ResourceExhausted) => {
+            let (limit, actual) = (limit as u64, found(transport).unwrap_or(limit as u64 + 1));
+            let sizes = ("bytes", limit, actual);
+            (code, Error::limit(ErrorReason::MessageTooLarge, "message", sizes))
+        }
+        Code::Unimplemented => {
+            let error = Error::new(Kind::Unimplemented, ErrorReason::Unimplemented, transport);
+            (Code::Unimplemented, error)
+        }
+        // What does not parse is the caller's fault; tonic calls it INTERNAL.
+        Code::Internal if transport.contains(NOT_DECODED) => {
+            (Code::InvalidArgument, Error::field("message", transport))
+        }
+        Code::Internal => (Code::Internal, Error::internal(transport)),
+        _ => return None,
+    };
+    let details = error.details();
+    Some(tonic::Status::with_error_details(code, details.message.clone(), rich(details)))
+}
+
+/// The size in tonic's "found 17000000 bytes, the limit is".
+fn found(transport: &str) -> Option<u64> {
+    transport.split_once("found ")?.1.split(' ').next()?.parse().ok()
+}
+
+fn code(details: &Details) -> Code {
+    match details.kind {
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::Conflict => Code::Aborted,
+        Kind::Precondition => Code::FailedPrecondition,
+        Kind::Overloaded => Code::ResourceExhausted,
+        Kind::Deadline => Code::DeadlineExceeded,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Unimplemented => Code::Unimplemented,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+fn rich(details: &Details) -> ErrorDetails {
+    let reason = details.reason.as_str_name().trim_start_matches(PREFIX);
+    let metadata: std::collections::HashMap<String, String> =
+        details.metadata.clone().into_iter().collect();
+    let mut rich = ErrorDetails::with_error_info(reason, diptych_proto::ERROR_DOMAIN, metadata);
+    for violation in &details.violations {
+        rich.add_bad_request_violation(&violation.field, &violation.description);
+    }
+    if let Some(missing) = &details.resource {
+        rich.set_resource_info(missing.kind, &missing.name, "", "does not exist");
+    }
+    if let Some(wait) = details.retry_after {
+        rich.set_retry_info(Some(wait.max(Duration::from_millis(1))));
+    }
+    rich
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_named_in_violation_and_metadata() {
+        let sizes = ("bytes", 256, 300);
+        let error = Error::limit(ErrorReason::FieldInvalid, "id", sizes).inside("entries[2].item");
+        let status = to_status(&error);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("FIELD_INVALID", "diptych"));
+        assert_eq!(info.metadata["limit"], "256");
+        let violation = &details.bad_request().unwrap().field_violations[0];
+        assert_eq!(violation.field, "entries[2].item.id");
+        assert_eq!(violation.description, "300 bytes, the limit is 256");
+    }
+
+    #[test]
+    fn a_batch_element_carries_the_same_status() {
+        let error = Error::missing(ErrorReason::ItemNotFound, "item", "x");
+        let message = to_message(&error);
+        assert_eq!(message.code, i32::from(Code::NotFound));
+        assert_eq!(message.details.len(), 2);
+        assert_eq!(message.message, to_status(&error).message());
+    }
+
+    #[test]
+    fn what_the_transport_refuses_gets_details() {
+        let reason = |status: tonic::Status| {
+            let complete = complete(&status, 100).unwrap();
+            let info = complete.get_error_details().error_info().unwrap().clone();
+            (complete.code(), info.reason, info.metadata.get("actual").cloned())
+        };
+        let large =
+            "Error, decoded message length too large: found 120 bytes, the limit is: 100 bytes";
+        let told = (Code::OutOfRange, "MESSAGE_TOO_LARGE".to_owned(), Some("120".to_owned()));
+        assert_eq!(reason(tonic::Status::out_of_range(large)), told);
+        let garbled = "failed to decode Protobuf message: buffer underflow";
+        let told = (Code::InvalidArgument, "FIELD_INVALID".to_owned(), None);
+        assert_eq!(reason(tonic::Status::internal(garbled)), told);
+        let told = (Code::Unimplemented, "UNIMPLEMENTED".to_owned(), None);
+        assert_eq!(reason(tonic::Status::unimplemented("")), told);
+        let complete_already = to_status(&Error::field("a", "b"));
+        assert!(complete(&complete_already, 100).is_none());
+        assert!(complete(&tonic::Status::not_found("a health service"), 100).is_none());
+    }
+
+    #[test]
+    fn an_overload_says_when_to_come_back() {
+        let error = Error::new(Kind::Overloaded, ErrorReason::QueueFull, "full")
+            .retry_after(Duration::from_millis(250));
+        let details = to_status(&error).get_error_details();
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_millis(250)));
+    }
+}

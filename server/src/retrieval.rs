@@ -1,0 +1,234 @@
+//! Use case: search. Terms become vectors, the index answers, the hits are filled from the store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use diptych_index::{
+    CollectionInfo, Fields, Filter, Hit, Item, ItemId, Modality, Resume, SearchQuery, Space, Term,
+    TermSource,
+};
+use diptych_proto::v1::ErrorReason;
+
+use crate::embedding::Input;
+use crate::error::{Error, Result};
+use crate::page::Mark;
+use crate::service::{DEFAULT_SEARCH_LIMIT, Service, named_at};
+
+/// Most terms of a query.
+pub const MAX_TERMS: usize = 16;
+/// Widest graph search.
+pub const MAX_EF_SEARCH: usize = 10_000;
+
+/// Where a term's vector comes from.
+#[derive(Debug, Clone)]
+pub enum QuerySource {
+    /// A picture file.
+    Image(Bytes),
+    /// A text.
+    Text(String),
+    /// A vector that the caller brought.
+    Vector(Vec<f32>),
+    /// A stored item.
+    Item(ItemId),
+}
+
+/// One part of a question.
+#[derive(Debug, Clone)]
+pub struct QueryTerm {
+    /// Where its vector comes from.
+    pub source: QuerySource,
+    /// How much it counts.
+    pub weight: f32,
+    /// The space that is compared.
+    pub space: Space,
+}
+
+/// A question, checked field by field but for what only the collection can tell.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Name of the collection.
+    pub collection: String,
+    /// The terms.
+    pub terms: Vec<QueryTerm>,
+    /// Modality of the hits.
+    pub target: Modality,
+    /// Condition on metadata.
+    pub filter: Option<Filter>,
+    /// As asked; 0 for the default.
+    pub limit: u32,
+    /// As given.
+    pub page_token: String,
+    /// SHA-256 of the question without limit and token.
+    pub digest: [u8; 32],
+    /// Least score.
+    pub min_score: Option<f32>,
+    /// Best hit of each group only.
+    pub one_per_group: bool,
+    /// Width of the graph search; 0 for the default.
+    pub ef_search: u32,
+    /// Look at everything.
+    pub exact: bool,
+    /// Fill term scores.
+    pub term_scores: bool,
+    /// Cut texts that are too long.
+    pub truncate: bool,
+    /// Fill sources.
+    pub source: bool,
+    /// Paths of the terms in messages: the plain searches have one term and call it by its own name.
+    pub plain: bool,
+}
+
+/// One answer, filled.
+#[derive(Debug, Clone)]
+pub struct FilledHit {
+    /// Sum of weight times cosine.
+    pub score: f32,
+    /// Each term's cosine, when asked for.
+    pub term_scores: Vec<f32>,
+    /// The stored item.
+    pub item: Item,
+}
+
+/// The answers.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Best first.
+    pub hits: Vec<FilledHit>,
+    /// Token of the next page; empty at the end.
+    pub next_page_token: String,
+    /// Generation of the collection.
+    pub generation: u64,
+    /// Digest of the collection's bundle; empty without one.
+    pub embedding_digest: String,
+    /// Candidates were bounded before the answer was certain.
+    pub cut: bool,
+    /// Bytes used and total of the first text that was cut.
+    pub truncation: Option<(usize, usize)>,
+}
+
+impl Service {
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// What is wrong with the question, naming the field; a missing collection or item; an encoder that is overloaded.
+    pub async fn search(&self, mut question: Question) -> Result<Answer> {
+        self.admit()?;
+        let most = self.limits.search_limit;
+        let k = Self::bounded("limit", question.limit, (DEFAULT_SEARCH_LIMIT, most))?;
+        let collection = self.collection(&question.collection).await?;
+        let page = self.pages.read(&question.digest, &question.page_token)?;
+        let seen = page.as_ref().map_or(0, |mark| mark.seen);
+        let (terms, truncation) = self.resolve(&collection, &mut question).await?;
+        let query = SearchQuery {
+            target: question.target,
+            terms,
+            filter: question.filter.map(Arc::new),
+            k,
+            min_score: question.min_score,
+            one_per_group: question.one_per_group,
+            ef_search: usize::try_from(question.ef_search).unwrap_or(usize::MAX),
+            exact: question.exact,
+            resume: page.map(resume).transpose()?,
+            term_scores: question.term_scores,
+        };
+        let reply = diptych_index::search(&*self.engine, &collection.spec.name, &query).await;
+        let mut reply = reply.map_err(|error| named_at("collection", error))?;
+        let found = reply.hits.len();
+        let last = |hit: &Hit, seen| Mark {
+            generation: reply.generation,
+            seen,
+            score: hit.score,
+            id: hit.id.as_str().to_owned(),
+        };
+        let hits = self.fill(&collection, &mut reply.hits, question.source).await?;
+        let more = reply.more || reply.hits.len() < found;
+        let seen = seen.saturating_add(u32::try_from(reply.hits.len()).unwrap_or(u32::MAX));
+        let mark = reply.hits.last().filter(|_| more).map(|hit| last(hit, seen));
+        let token = mark.map(|mark| self.pages.issue(&question.digest, &mark));
+        Ok(Answer {
+            hits,
+            next_page_token: token.unwrap_or_default(),
+            generation: reply.generation,
+            embedding_digest: collection.spec.embedding_digest.unwrap_or_default(),
+            cut: reply.cut,
+            truncation,
+        })
+    }
+
+    /// Vectors of the terms, in their order, and what was cut of the first text that was too long.
+    async fn resolve(
+        &self,
+        collection: &CollectionInfo,
+        question: &mut Question,
+    ) -> Result<(Vec<Term>, Option<(usize, usize)>)> {
+        let asked = std::mem::take(&mut question.terms);
+        let mut terms = Vec::with_capacity(asked.len());
+        let mut truncation = None;
+        for (place, QueryTerm { source, weight, space }) in asked.into_iter().enumerate() {
+            let input = match source {
+                QuerySource::Vector(vector) => {
+                    let source = TermSource::Vector { vector, modality: None };
+                    terms.push(Term { source, weight, space });
+                    continue;
+                }
+                QuerySource::Item(id) => {
+                    terms.push(Term { source: TermSource::Item(id), weight, space });
+                    continue;
+                }
+                QuerySource::Image(image) => Input::Image(image),
+                QuerySource::Text(text) => Input::Text { text, truncate: question.truncate },
+            };
+            let (source, cut) =
+                self.embed_term(collection, input, space).await.map_err(|error| {
+                    if question.plain { error } else { error.inside(&format!("terms[{place}]")) }
+                })?;
+            truncation = truncation.or(cut);
+            terms.push(Term { source, weight, space });
+        }
+        Ok((terms, truncation))
+    }
+
+    async fn embed_term(
+        &self,
+        collection: &CollectionInfo,
+        input: Input,
+        space: Space,
+    ) -> Result<(TermSource, Option<(usize, usize)>)> {
+        let model = self.encoders_of(collection)?;
+        let (modality, bytes) = match &input {
+            Input::Image(_) => (Modality::Image, 0),
+            Input::Text { text, .. } => (Modality::Text, text.len()),
+        };
+        let embedded = model.embed(input).await?;
+        let vector = match space {
+            Space::Shared => embedded.vectors.shared,
+            Space::Exclusive => embedded.vectors.exclusive,
+        };
+        let cut = embedded.used_bytes.map(|used| (used, bytes));
+        Ok((TermSource::Vector { vector, modality: Some(modality) }, cut))
+    }
+
+    /// Reads the hits' items, all at once. An item deleted between search and read is left out; hits for which the reply has
+    /// no room are taken off `hits`.
+    async fn fill(
+        &self,
+        collection: &CollectionInfo,
+        hits: &mut Vec<Hit>,
+        source: bool,
+    ) -> Result<Vec<FilledHit>> {
+        let ids: Vec<ItemId> = hits.iter().map(|hit| hit.id.clone()).collect();
+        let items = self.read(collection, &ids, Fields { source, vectors: false }).await?;
+        hits.truncate(items.len());
+        let filled = hits.iter_mut().zip(items).filter_map(|(hit, item)| {
+            let term_scores = std::mem::take(&mut hit.term_scores);
+            Some(FilledHit { score: hit.score, term_scores, item: item? })
+        });
+        Ok(filled.collect())
+    }
+}
+
+fn resume(mark: Mark) -> Result<Resume> {
+    let id = ItemId::try_new(mark.id)
+        .map_err(|_| Error::field_for(ErrorReason::PageTokenInvalid, "page_token", "is damaged"))?;
+    Ok(Resume { score: mark.score, id, seen: mark.seen as usize })
+}

@@ -1,0 +1,168 @@
+//! What all use cases share: the engine, the bundles, the limits. Each use case is a file with its own `impl Service`:
+//! `embedding.rs`, `retrieval.rs`, `items.rs`, `collections.rs`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use diptych_index::{CollectionInfo, Engine};
+use diptych_proto::v1::ErrorReason;
+
+use crate::collections::NAME_MAX_BYTES;
+use crate::error::{Error, Kind, Result};
+use crate::models::{Model, Models};
+use crate::page::PageKey;
+use crate::requests::Requests;
+
+/// What a request may hold at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of a message, each way.
+    pub message_bytes: usize,
+    /// Bytes of a picture.
+    pub image_bytes: u64,
+    /// Pixels of a picture.
+    pub image_pixels: u64,
+    /// Pixels of a picture's longer side.
+    pub image_side: u32,
+    /// Bytes of a text.
+    pub text_bytes: usize,
+    /// Inputs or items of a batch.
+    pub batch_items: usize,
+    /// Hits of a search.
+    pub search_limit: usize,
+    /// Items of a page.
+    pub page_size: usize,
+}
+
+/// Hits of a search that names no limit.
+pub const DEFAULT_SEARCH_LIMIT: usize = 10;
+/// Items of a page that names no size.
+pub const DEFAULT_PAGE_SIZE: usize = 50;
+
+/// The use cases, free of transport.
+#[derive(Debug)]
+pub struct Service {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) models: Arc<Models>,
+    pub(crate) limits: Limits,
+    pub(crate) pages: PageKey,
+    pub(crate) requests: Requests,
+    pub(crate) started: SystemTime,
+    ready: AtomicBool,
+}
+
+impl Service {
+    /// The use cases over an engine and bundles. Every call but information answers UNAVAILABLE until
+    /// [`Service::set_ready`].
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        models: Arc<Models>,
+        limits: Limits,
+        pages: PageKey,
+    ) -> Self {
+        Self {
+            engine,
+            models,
+            limits,
+            pages,
+            requests: Requests::default(),
+            started: SystemTime::now(),
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens or closes the door to callers.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Whether callers are let in.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Refuses a call while the server starts or drains.
+    ///
+    /// # Errors
+    /// UNAVAILABLE `STARTING`, with a time to wait.
+    pub fn admit(&self) -> Result<()> {
+        if self.is_ready() {
+            return Ok(());
+        }
+        let message = "the server is starting or going down; try again shortly";
+        Err(Error::new(Kind::Unavailable, ErrorReason::Starting, message)
+            .retry_after(Duration::from_secs(1)))
+    }
+
+    /// A collection as it is now.
+    ///
+    /// # Errors
+    /// As [`Service::collection_at`], under the field `collection`.
+    pub async fn collection(&self, name: &str) -> Result<CollectionInfo> {
+        self.collection_at("collection", name).await
+    }
+
+    /// A collection as it is now; `field` is where the request names it.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT for a name that is empty or too long to be one, NOT_FOUND.
+    pub(crate) async fn collection_at(&self, field: &str, name: &str) -> Result<CollectionInfo> {
+        match name.len() {
+            0 => Err(Error::field(field, "is required")),
+            1..=NAME_MAX_BYTES => {
+                let found = self.engine.collection(name).await;
+                found.map_err(|error| named_at(field, error))
+            }
+            length => {
+                let sizes = ("bytes", NAME_MAX_BYTES as u64, length as u64);
+                Err(Error::limit(ErrorReason::FieldInvalid, field, sizes))
+            }
+        }
+    }
+
+    /// The bundle that makes a collection's vectors.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION for a collection of bare vectors, or one whose bundle is not here.
+    pub fn encoders_of(&self, collection: &CollectionInfo) -> Result<Arc<Model>> {
+        let Some(digest) = &collection.spec.embedding_digest else {
+            return Err(Error::precondition(
+                ErrorReason::CollectionHasNoBundle,
+                "the collection holds vectors made elsewhere: use vectors or item ids",
+            ));
+        };
+        self.models.get(digest).ok_or_else(|| {
+            let message = format!(
+                "the collection's bundle {digest} is not here: use vectors or item ids, or start the \
+                 server with it"
+            );
+            Error::precondition(ErrorReason::BundleMissing, message)
+        })
+    }
+
+    /// A limit on hits or items as asked for: 0 is `default`, above `most` is refused.
+    pub(crate) fn bounded(
+        field: &str,
+        asked: u32,
+        (default, most): (usize, usize),
+    ) -> Result<usize> {
+        match usize::try_from(asked).unwrap_or(usize::MAX) {
+            0 => Ok(default.min(most)),
+            asked if asked <= most => Ok(asked),
+            asked => Err(Error::limit(
+                ErrorReason::FieldInvalid,
+                field,
+                ("asked for", most as u64, asked as u64),
+            )),
+        }
+    }
+}
+
+/// An engine's error; a collection that is missing, or there already, is told under `field` too.
+pub(crate) fn named_at(field: &str, error: diptych_index::Error) -> Error {
+    use diptych_index::Error as Index;
+    let named = matches!(error, Index::CollectionMissing { .. } | Index::CollectionExists { .. });
+    let error = Error::from(error);
+    if named { error.at(field) } else { error }
+}

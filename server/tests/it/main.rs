@@ -1,0 +1,16 @@
+//! Every service over a real connection, in this process: a temporary engine and a tiny bundle with untrained weights.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where something is not as it should be"
+)]
+
+mod collections;
+mod embedding;
+mod items;
+mod pages;
+mod refusals;
+mod search;
+mod support;
+mod wire;

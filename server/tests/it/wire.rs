@@ -1,0 +1,174 @@
+//! What holds for every call: methods that are not built, messages that are too large or no messages, health, reflection,
+//! gRPC-Web, deadlines.
+
+use diptych_proto::v1;
+use diptych_proto::v1::admin_service_client::AdminServiceClient;
+use diptych_proto::v1::operation_service_client::OperationServiceClient;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::Code;
+use tonic::codec::CompressionEncoding;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::support::*;
+
+fn unbuilt(told: &Refusal) {
+    assert_eq!((told.code, told.reason.as_str()), (Code::Unimplemented, "UNIMPLEMENTED"));
+}
+
+#[tokio::test]
+async fn what_is_not_built_is_unimplemented_with_details() {
+    let server = Server::with_things().await;
+    let mut collections = server.collections();
+    unbuilt(&refused(collections.update_collection(v1::UpdateCollectionRequest::default())).await);
+    unbuilt(&refused(collections.set_alias(v1::SetAliasRequest::default())).await);
+    unbuilt(&refused(collections.create_snapshot(v1::CreateSnapshotRequest::default())).await);
+    unbuilt(&refused(collections.start_reembed(v1::StartReembedRequest::default())).await);
+    unbuilt(&refused(collections.measure_recall(v1::MeasureRecallRequest::default())).await);
+    let mut items = server.items();
+    unbuilt(&refused(items.export_items(v1::ExportItemsRequest::default())).await);
+    let start = tokio_stream::iter([v1::IngestItemsRequest::default()]);
+    unbuilt(&refused(items.ingest_items(start)).await);
+    let filter = v1::delete_items_request::Selection::Filter(v1::Filter::default());
+    let delete = v1::DeleteItemsRequest {
+        collection: "things".to_owned(),
+        selection: Some(filter),
+        ..Default::default()
+    };
+    unbuilt(&refused(items.delete_items(delete)).await);
+    let explain = v1::ExplainMatchRequest::default();
+    unbuilt(&refused(server.search().explain_match(explain)).await);
+    let mut operations = OperationServiceClient::new(server.channel.clone());
+    unbuilt(&refused(operations.get_operation(v1::GetOperationRequest::default())).await);
+    let mut admin = AdminServiceClient::new(server.channel.clone());
+    unbuilt(&refused(admin.compact(v1::CompactRequest::default())).await);
+}
+
+#[tokio::test]
+async fn a_message_beyond_the_limit_is_told_with_the_limit() {
+    let server = Server::small().await;
+    server.make(create("things")).await;
+    let put = upsert("things", image_item("a", vec![0; MESSAGE_BYTES]));
+    let told = refused(server.items().upsert_item(put)).await;
+    assert_eq!(told.code, Code::OutOfRange);
+    assert_eq!(told.reason, "MESSAGE_TOO_LARGE");
+    assert_eq!(told.limit, Some(MESSAGE_BYTES as u64));
+    // A small message that would grow beyond the limit is no way around it.
+    let put = upsert("things", image_item("a", vec![0; 4 * MESSAGE_BYTES]));
+    let mut zipped = server.items().send_compressed(CompressionEncoding::Gzip);
+    let told = refused(zipped.upsert_item(put)).await;
+    assert_eq!(told.reason, "MESSAGE_TOO_LARGE");
+    server.put("things", text_item("a", "still here")).await;
+}
+
+#[tokio::test]
+async fn a_compressed_request_is_understood() {
+    let server = Server::with_things().await;
+    let mut zipped = server.items().send_compressed(CompressionEncoding::Gzip);
+    zipped.upsert_item(upsert("things", text_item("a", "a heart"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn health_knows_every_service_and_reflection_tells_them() {
+    use tonic_reflection::pb::{v1 as reflection, v1alpha};
+    let server = Server::start().await;
+    let mut health = HealthClient::new(server.channel.clone());
+    for service in ["", "diptych.v1.SearchService", "diptych.v1.AdminService"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        assert_eq!(health.check(request).await.unwrap().into_inner().status, 1, "{service}");
+    }
+    let request = reflection::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(reflection::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
+    };
+    let mut client =
+        reflection::server_reflection_client::ServerReflectionClient::new(server.channel.clone());
+    let stream = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let reply = stream.into_inner().message().await.unwrap().unwrap();
+    let text = format!("{reply:?}");
+    assert!(text.contains("diptych.v1.SearchService") && text.contains("grpc.health.v1.Health"));
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
+                "diptych.v1.ItemService".to_owned(),
+            ),
+        ),
+    };
+    let mut client =
+        v1alpha::server_reflection_client::ServerReflectionClient::new(server.channel.clone());
+    let stream = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let reply = stream.into_inner().message().await.unwrap().unwrap();
+    assert!(format!("{reply:?}").contains("FileDescriptorResponse"));
+}
+
+/// One HTTP/1.1 request as a browser's gRPC-Web client sends it; the whole response, in lower case.
+async fn web(server: &Server, path: &str, header: &str, body: &[u8]) -> String {
+    let mut socket = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/grpc-web+proto\r\n\
+         x-grpc-web: 1\r\nconnection: close\r\n{header}content-length: {}\r\n\r\n",
+        server.address,
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(body).await.unwrap();
+    let mut response = Vec::new();
+    socket.read_to_end(&mut response).await.unwrap();
+    String::from_utf8_lossy(&response).to_lowercase()
+}
+
+/// Whether a response tells this status, among its headers or in its trailers.
+fn tells(response: &str, code: u8) -> bool {
+    let header = format!("grpc-status: {code}\r\n");
+    response.contains(&header) || response.contains(&header.replace(": ", ":"))
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut body = vec![0];
+    body.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    body.extend_from_slice(message);
+    body
+}
+
+#[tokio::test]
+async fn grpc_web_is_answered_on_the_same_port() {
+    let server = Server::start().await;
+    let path = "/diptych.v1.EmbeddingService/EmbedText";
+    let request = v1::EmbedTextRequest { text: "a heart".to_owned(), ..Default::default() };
+    let response = web(&server, path, "", &framed(&request.encode_to_vec())).await;
+    assert!(response.starts_with("http/1.1 200"), "{response}");
+    assert!(tells(&response, 0), "{response}");
+}
+
+#[tokio::test]
+async fn what_is_no_message_and_no_method_is_refused_with_details() {
+    let server = Server::start().await;
+    // Field 1 of type bytes that claims more than there is.
+    let garbled = framed(&[0x0a, 0x7f, 0x00]);
+    let calls = [
+        ("/diptych.v1.EmbeddingService/EmbedText", garbled, Code::InvalidArgument),
+        ("/diptych.v1.EmbeddingService/NoSuch", framed(&[]), Code::Unimplemented),
+    ];
+    for (path, body, code) in calls {
+        let response = web(&server, path, "", &body).await;
+        assert!(tells(&response, code as u8), "{response}");
+        assert!(response.contains("grpc-status-details-bin"), "{response}");
+    }
+}
+
+// Sent by hand: tonic's client gives up by itself before it could hear the answer.
+#[tokio::test]
+async fn a_deadline_that_cannot_be_met_is_exceeded_not_cancelled() {
+    let server = Server::with_things().await;
+    let search = ask("things", v1::Modality::Image, by_text("a")).encode_to_vec();
+    for (timeout, code) in [("1n", Code::DeadlineExceeded), ("20S", Code::Ok)] {
+        let header = format!("grpc-timeout: {timeout}\r\n");
+        let path = "/diptych.v1.SearchService/Search";
+        let response = web(&server, path, &header, &framed(&search)).await;
+        assert!(tells(&response, code as u8), "{response}");
+    }
+}
