@@ -137,11 +137,27 @@ mod tests {
         outcome.unwrap_err().details().reason
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_token_gives_back_its_mark(
+            generation: u64, seen: u32, score in -1e6_f32..1e6, id in "\\PC{1,64}", query: [u8; 32],
+        ) {
+            let key = PageKey::new(*b"0123456789abcdef");
+            let mark = Mark { generation, seen, score, id };
+            let token = key.issue(&query, &mark);
+            proptest::prop_assert_eq!(key.read(&query, &token).unwrap(), Some(mark));
+        }
+
+        #[test]
+        fn no_text_is_a_token(text in "[A-Za-z0-9_-]{1,120}") {
+            let key = PageKey::new(*b"0123456789abcdef");
+            proptest::prop_assert!(key.read(&[1; 32], &text).is_err());
+        }
+    }
+
     #[test]
-    fn a_token_gives_back_its_mark() {
+    fn no_token_is_the_first_page() {
         let key = PageKey::new(*b"0123456789abcdef");
-        let token = key.issue(&[1; 32], &mark());
-        assert_eq!(key.read(&[1; 32], &token).unwrap(), Some(mark()));
         assert_eq!(key.read(&[1; 32], "").unwrap(), None);
     }
 

@@ -2,7 +2,7 @@
 //! `embedding.rs`, `retrieval.rs`, `items.rs`, `collections.rs`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use diptych_index::{CollectionInfo, Engine};
@@ -40,6 +40,11 @@ pub const DEFAULT_SEARCH_LIMIT: usize = 10;
 /// Items of a page that names no size.
 pub const DEFAULT_PAGE_SIZE: usize = 50;
 
+/// States of the door to callers.
+const STARTING: u8 = 0;
+const OPEN: u8 = 1;
+const DRAINING: u8 = 2;
+
 /// The use cases, free of transport.
 #[derive(Debug)]
 pub struct Service {
@@ -49,7 +54,7 @@ pub struct Service {
     pub(crate) pages: PageKey,
     pub(crate) requests: Requests,
     pub(crate) started: SystemTime,
-    ready: AtomicBool,
+    door: AtomicU8,
 }
 
 impl Service {
@@ -68,31 +73,36 @@ impl Service {
             pages,
             requests: Requests::default(),
             started: SystemTime::now(),
-            ready: AtomicBool::new(false),
+            door: AtomicU8::new(STARTING),
         }
     }
 
-    /// Opens or closes the door to callers.
+    /// Opens or closes the door to callers. Once it was open, closing it means going down.
     pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
+        let door = match (ready, self.door.load(Ordering::Acquire)) {
+            (true, _) => OPEN,
+            (false, STARTING) => STARTING,
+            (false, _) => DRAINING,
+        };
+        self.door.store(door, Ordering::Release);
     }
 
     /// Whether callers are let in.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.door.load(Ordering::Acquire) == OPEN
     }
 
     /// Refuses a call while the server starts or drains.
     ///
     /// # Errors
-    /// UNAVAILABLE `STARTING`, with a time to wait.
+    /// UNAVAILABLE `STARTING` or `DRAINING`, with a time to wait.
     pub fn admit(&self) -> Result<()> {
-        if self.is_ready() {
-            return Ok(());
-        }
-        let message = "the server is starting or going down; try again shortly";
-        Err(Error::new(Kind::Unavailable, ErrorReason::Starting, message)
-            .retry_after(Duration::from_secs(1)))
+        let (reason, message) = match self.door.load(Ordering::Acquire) {
+            OPEN => return Ok(()),
+            STARTING => (ErrorReason::Starting, "the server is starting; try again shortly"),
+            _ => (ErrorReason::Draining, "the server is going down; ask another one"),
+        };
+        Err(Error::new(Kind::Unavailable, reason, message).retry_after(Duration::from_secs(1)))
     }
 
     /// A collection as it is now.

@@ -204,3 +204,48 @@ pub(super) fn vector_out(vector: &[f32]) -> v1::Vector {
         values: Some(v1::vector::Values::PackedF32(bytes.into())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            (-1e300..1e300_f64).prop_map(Value::Float),
+            "\\PC{0,40}".prop_map(Value::String),
+            prop::collection::vec("\\PC{0,8}", 0..5).prop_map(Value::Strings),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_comes_back_as_it_went(
+            values in prop::collection::btree_map("[a-z]{1,8}", any_value(), 0..6),
+        ) {
+            prop_assert_eq!(metadata(metadata_out(values.clone())).unwrap(), values);
+        }
+
+        #[test]
+        fn a_vector_comes_back_as_it_went(values in prop::collection::vec(0.5_f32..2.0, 1..50)) {
+            prop_assert_eq!(vector("vector", vector_out(&values)).unwrap(), values);
+        }
+    }
+
+    #[test]
+    fn not_equal_asks_for_the_key_to_be_there() {
+        let compare = v1::Compare {
+            key: "a".to_owned(),
+            operator: Operator::NotEqual.into(),
+            value: Some(value_out(Value::Int(1))),
+        };
+        let condition = Some(v1::filter::Condition::Compare(compare));
+        let Some(Filter::And(both)) = filter(Some(v1::Filter { condition })).unwrap() else {
+            panic!("is no conjunction")
+        };
+        assert_eq!(both[0], Filter::Exists { field: "a".to_owned() });
+    }
+}

@@ -115,7 +115,7 @@ async fn collections_are_listed_by_name_in_pages() {
 }
 
 #[tokio::test]
-async fn the_server_says_what_it_is_while_it_starts_and_nothing_else_answers() {
+async fn the_server_says_what_it_is_while_it_drains_and_nothing_else_answers() {
     let server = Server::with_things().await;
     server.service.set_ready(false);
     let info = server.info().get_server_info(v1::GetServerInfoRequest {}).await.unwrap();
@@ -130,7 +130,7 @@ async fn the_server_says_what_it_is_while_it_starts_and_nothing_else_answers() {
     assert_eq!(model.spaces[0].prefixes, [8, 16]);
     let search = ask("things", v1::Modality::Image, by_text("a"));
     let status = server.search().search(search).await.unwrap_err();
-    assert_eq!(refusal(&status).reason, "STARTING");
+    assert_eq!(refusal(&status).reason, "DRAINING");
     assert_eq!(status.code(), Code::Unavailable);
     let details = tonic_types::StatusExt::get_error_details(&status);
     assert!(details.retry_info().is_some());
