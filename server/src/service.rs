@@ -108,7 +108,7 @@ impl Service {
     /// A collection as it is now.
     ///
     /// # Errors
-    /// As [`Service::collection_at`], under the field `collection`.
+    /// INVALID_ARGUMENT under the field `collection` for a name that is empty or too long to be one, NOT_FOUND.
     pub async fn collection(&self, name: &str) -> Result<CollectionInfo> {
         self.collection_at("collection", name).await
     }
