@@ -1,0 +1,248 @@
+//! Settings: read once, checked whole, passed down.
+//!
+//! Precedence: flag, environment, file, built-in. A wrong key or value is refused before anything binds, with a message that
+//! names it and says what would be right; all faults are told at once.
+//!
+//! - `flags`: the command line and the environment; the source of every key
+//! - `file`, `names`: the TOML file; names that nobody knows
+//! - `reader`, `unit`: from text to values within their range
+
+mod file;
+mod flags;
+mod names;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod unit;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use diptych_model::preprocess::ImageLimits;
+
+pub use self::flags::Flags;
+use self::reader::Reader;
+use self::unit::{show_bytes, show_duration};
+use crate::encoder::EncoderSettings;
+use crate::service::Limits;
+
+/// Built-in values.
+pub mod defaults {
+    use std::time::Duration;
+
+    /// Main listener.
+    pub const LISTEN: &str = "127.0.0.1:50051";
+    /// Ops listener.
+    pub const OPS_LISTEN: &str = "127.0.0.1:9464";
+    /// Data folder, below the working directory.
+    pub const DATA_DIR: &str = "diptych-data";
+    /// Bytes of a message: one photograph of 12 megapixels fits.
+    pub const MESSAGE_BYTES: u64 = 16 << 20;
+    /// Bytes of a text.
+    pub const TEXT_BYTES: u64 = 8 << 10;
+    /// Inputs or items of a batch.
+    pub const BATCH_ITEMS: u64 = 64;
+    /// Hits of a page of a search, and entries of a page of a listing.
+    pub const PAGE: u64 = 1000;
+    /// Inputs under way in an encoder.
+    pub const QUEUE_ITEMS: u64 = 512;
+    /// Pictures encoded together.
+    pub const ENCODE_IMAGES: u64 = 8;
+    /// Texts encoded together.
+    pub const ENCODE_TEXTS: u64 = 64;
+    /// Longest call.
+    pub const TIMEOUT: Duration = Duration::from_secs(30);
+    /// Longest drain.
+    pub const DRAIN: Duration = Duration::from_secs(20);
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Every setting, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Main listener. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Ops listener. Port 0 takes a free one.
+    pub ops_listen: SocketAddr,
+    /// Folder of the store and of kept bundles.
+    pub data_dir: PathBuf,
+    /// Bundle for new collections; `None` for the sample's.
+    pub bundle: Option<PathBuf>,
+    /// Whether to make and fill the sample collection.
+    pub sample: bool,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged, as tracing's filters say it.
+    pub log: String,
+    /// Where the secret of page tokens was read from.
+    pub page_key_file: Option<PathBuf>,
+    /// Secret of page tokens; `None` to make one at start.
+    pub page_key: Option<Vec<u8>>,
+    /// What requests may hold.
+    pub limits: Limits,
+    /// Queues and batches.
+    pub encoder: EncoderSettings,
+    /// Threads of each kind of computing, at least 1.
+    pub threads: usize,
+    /// Longest call.
+    pub timeout: Duration,
+    /// Longest drain.
+    pub drain: Duration,
+}
+
+/// What is wrong with the settings: every fault, one a line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the settings are refused:\n  - {}", .0.join("\n  - "))]
+pub struct Faults(pub Vec<String>);
+
+impl Config {
+    /// Settings from flags (which hold the environment's values already), the file they name, and built-in values.
+    /// `environment` lists all variables, so that a misspelt one is told.
+    ///
+    /// # Errors
+    /// All faults at once, each naming its flag, variable or key.
+    pub fn resolve(
+        flags: &Flags,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let keys = Flags::keys();
+        let mut faults = Vec::new();
+        names::check_environment(environment, &keys, &mut faults);
+        let mut reader = Reader::new(flags, &keys, faults);
+        let config = Self::read(&mut reader);
+        config.check_together(&mut reader.faults);
+        if reader.faults.is_empty() { Ok(config) } else { Err(Faults(reader.faults)) }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = size(reader.count("threads", cores as u64, 1..=1024));
+        let limits = read_limits(reader);
+        let encoder = EncoderSettings {
+            queue_items: size(reader.count("queue_items", defaults::QUEUE_ITEMS, 1..=65_536)),
+            batch_images: size(reader.count("encode_images", defaults::ENCODE_IMAGES, 1..=1024)),
+            batch_texts: size(reader.count("encode_texts", defaults::ENCODE_TEXTS, 1..=4096)),
+            decoders: threads,
+            image_limits: ImageLimits {
+                max_bytes: limits.image_bytes,
+                max_pixels: limits.image_pixels,
+                max_side: limits.image_side,
+            },
+            text_bytes: limits.text_bytes,
+        };
+        let bundle = reader.bundle();
+        let page_key_file = reader.path("page_key_file");
+        let second = Duration::from_secs(1);
+        Self {
+            listen: reader.address("listen", defaults::LISTEN),
+            ops_listen: reader.address("ops_listen", defaults::OPS_LISTEN),
+            data_dir: reader.data_dir(defaults::DATA_DIR),
+            sample: reader.switch("sample", bundle.is_none()),
+            bundle,
+            log_format: reader.log_format(),
+            log: reader.log_filter(),
+            page_key: page_key_file.as_deref().and_then(|file| reader.page_key(file)),
+            page_key_file,
+            limits,
+            encoder,
+            threads,
+            timeout: reader.time("timeout", defaults::TIMEOUT, second / 1000..=second * 3600),
+            drain: reader.time("drain", defaults::DRAIN, Duration::ZERO..=second * 600),
+        }
+    }
+
+    /// Settings that are right alone and wrong together.
+    fn check_together(&self, faults: &mut Vec<String>) {
+        if self.listen == self.ops_listen && self.listen.port() != 0 {
+            let address = self.listen;
+            faults.push(format!("listen and ops_listen are both {address}, must be two addresses"));
+        }
+        let message = self.limits.message_bytes as u64;
+        let parts = [
+            ("image_bytes", self.limits.image_bytes),
+            ("text_bytes", self.limits.text_bytes as u64),
+        ];
+        for (key, bytes) in parts.into_iter().filter(|(_, bytes)| *bytes > message) {
+            faults.push(format!(
+                "{key} is {}, must be at most message_bytes, which is {}: no message could hold it",
+                show_bytes(bytes),
+                show_bytes(message)
+            ));
+        }
+    }
+
+    /// The settings as `--check-config` prints them: a file that, given as `--config`, has the same effect.
+    pub fn describe(&self) -> String {
+        let lines = self.entries().into_iter().map(|(key, value)| match value {
+            Some(value) => format!("{key} = {value}"),
+            None => format!("# {key} is not set"),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Keys with their values as TOML, in the order of the help; `None` for those that have no value. Secrets stay unsaid.
+    fn entries(&self) -> [(&'static str, Option<String>); 22] {
+        let text = |text: String| Some(toml::Value::String(text).to_string());
+        let path = |path: &PathBuf| text(path.display().to_string());
+        let number = |number: u64| Some(number.to_string());
+        let size = |bytes: u64| text(show_bytes(bytes));
+        let Limits { message_bytes, image_bytes, image_pixels, image_side, .. } = self.limits;
+        let Limits { text_bytes, batch_items, search_limit, page_size, .. } = self.limits;
+        [
+            ("listen", text(self.listen.to_string())),
+            ("ops_listen", text(self.ops_listen.to_string())),
+            ("data_dir", path(&self.data_dir)),
+            ("bundle", self.bundle.as_ref().and_then(path)),
+            ("sample", Some(self.sample.to_string())),
+            ("log_format", text(format!("{:?}", self.log_format).to_lowercase())),
+            ("log", text(self.log.clone())),
+            ("page_key_file", self.page_key_file.as_ref().and_then(path)),
+            ("message_bytes", size(message_bytes as u64)),
+            ("image_bytes", size(image_bytes)),
+            ("image_pixels", number(image_pixels)),
+            ("image_side", number(image_side.into())),
+            ("text_bytes", size(text_bytes as u64)),
+            ("batch_items", number(batch_items as u64)),
+            ("search_limit", number(search_limit as u64)),
+            ("page_size", number(page_size as u64)),
+            ("queue_items", number(self.encoder.queue_items as u64)),
+            ("encode_images", number(self.encoder.batch_images as u64)),
+            ("encode_texts", number(self.encoder.batch_texts as u64)),
+            ("threads", number(self.threads as u64)),
+            ("timeout", text(show_duration(self.timeout))),
+            ("drain", text(show_duration(self.drain))),
+        ]
+    }
+}
+
+fn read_limits(reader: &mut Reader<'_>) -> Limits {
+    let image = ImageLimits::default();
+    let message_bytes = reader.bytes("message_bytes", defaults::MESSAGE_BYTES, 64 << 10..=1 << 30);
+    // Without a word about it, the parts of a message shrink with the message.
+    let image_bytes = image.max_bytes.min(message_bytes);
+    Limits {
+        message_bytes: size(message_bytes),
+        image_bytes: reader.bytes("image_bytes", image_bytes, 1 << 10..=1 << 30),
+        image_pixels: reader.count("image_pixels", image.max_pixels, 64..=400_000_000),
+        image_side: u32::try_from(reader.count("image_side", image.max_side.into(), 8..=65_535))
+            .unwrap_or(u32::MAX),
+        text_bytes: size(reader.bytes("text_bytes", defaults::TEXT_BYTES, 16..=1 << 20)),
+        batch_items: size(reader.count("batch_items", defaults::BATCH_ITEMS, 1..=4096)),
+        search_limit: size(reader.count("search_limit", defaults::PAGE, 1..=10_000)),
+        page_size: size(reader.count("page_size", defaults::PAGE, 1..=10_000)),
+    }
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
