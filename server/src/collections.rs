@@ -77,7 +77,7 @@ impl Service {
             VectorsBy::Bundle(digest) => {
                 let model =
                     self.models.find(&digest).map_err(|error| error.at("embedding_digest"))?;
-                self.models.keep(&model)?;
+                self.models.keep(&model).await?;
                 (Some(model.digest().to_owned()), dims_of(&model))
             }
             VectorsBy::Caller(dims) => (None, check_dims(dims)?),

@@ -1,0 +1,240 @@
+//! The bundles that this server knows, by embedding digest.
+//!
+//! The default bundle comes from the settings or is built in. Each bundle that a collection was made with is kept in the data
+//! folder by its digest and loaded from there again, so that a replaced default never orphans a collection. One that is gone
+//! stops nothing: its collections answer BUNDLE_MISSING where they would need it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use diptych_model::{Bundle, Encoder};
+use diptych_proto::v1::ErrorReason;
+
+use crate::encoder::{EncoderHandle, EncoderSettings};
+use crate::error::{Error, Kind, Result};
+
+/// Loaded bundles.
+#[derive(Debug)]
+pub struct Models {
+    folder: PathBuf,
+    default: Arc<Model>,
+    by_digest: ArcSwap<BTreeMap<String, Arc<Model>>>,
+}
+
+/// A bundle whose golden inputs gave their golden vectors, with its encoders running.
+#[derive(Debug)]
+pub struct Model {
+    handle: EncoderHandle,
+    calibrated: bool,
+    /// The files, to be kept with the first collection that is made with them; `None` for what was loaded from there.
+    files: Option<Bundle>,
+}
+
+impl Model {
+    /// Verifies a bundle and starts its encoders.
+    ///
+    /// # Errors
+    /// What is wrong with the bundle; a thread that the system refuses.
+    pub fn start(bundle: Bundle, settings: EncoderSettings) -> anyhow::Result<Self> {
+        let encoder = Arc::new(Encoder::open(&bundle)?);
+        let handle = EncoderHandle::start(encoder, settings)?;
+        Ok(Self { handle, calibrated: bundle.calibration().is_some(), files: Some(bundle) })
+    }
+
+    /// The encoders.
+    pub fn encoders(&self) -> &EncoderHandle {
+        &self.handle
+    }
+
+    /// The verified encoder, for what is known without computing.
+    pub fn encoder(&self) -> &Arc<Encoder> {
+        self.handle.encoder()
+    }
+
+    /// Digest of what determines vectors.
+    pub fn digest(&self) -> &str {
+        self.encoder().embedding_digest()
+    }
+
+    /// Whether the bundle turns scores into probabilities.
+    pub fn calibrated(&self) -> bool {
+        self.calibrated
+    }
+}
+
+impl Models {
+    /// The default bundle alone; kept ones join by [`Models::load_kept`]. `folder` is where bundles are kept.
+    pub fn new(folder: PathBuf, default: Model) -> Self {
+        let default = Arc::new(default);
+        let digest = default.digest().to_owned();
+        let by_digest = ArcSwap::from_pointee(BTreeMap::from([(digest, Arc::clone(&default))]));
+        Self { folder, default, by_digest }
+    }
+
+    /// What a new collection gets when it names no bundle.
+    pub fn default_model(&self) -> &Arc<Model> {
+        &self.default
+    }
+
+    /// All loaded bundles, by digest.
+    pub fn all(&self) -> Vec<Arc<Model>> {
+        self.by_digest.load().values().cloned().collect()
+    }
+
+    /// The bundle of a digest, when it is here.
+    pub fn get(&self, digest: &str) -> Option<Arc<Model>> {
+        self.by_digest.load().get(digest).cloned()
+    }
+
+    /// The bundle of a digest, or the default when it is empty.
+    ///
+    /// # Errors
+    /// NOT_FOUND `BUNDLE_NOT_FOUND`.
+    pub fn find(&self, digest: &str) -> Result<Arc<Model>> {
+        if digest.is_empty() {
+            return Ok(Arc::clone(&self.default));
+        }
+        self.get(digest)
+            .ok_or_else(|| Error::missing(ErrorReason::BundleNotFound, "bundle", digest))
+    }
+
+    /// Copies a bundle into the data folder, unless it is there and whole.
+    ///
+    /// # Errors
+    /// UNAVAILABLE `STORAGE_READ_ONLY` for a disk that refuses.
+    pub async fn keep(self: &Arc<Self>, model: &Arc<Model>) -> Result<()> {
+        let (models, model) = (Arc::clone(self), Arc::clone(model));
+        let kept = tokio::task::spawn_blocking(move || models.keep_blocking(&model)).await;
+        let refused = match kept {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(refused)) => format!("{refused:#}"),
+            Err(ended) => ended.to_string(),
+        };
+        tracing::error!(error = refused, "a bundle cannot be kept in the data folder");
+        let message = "the bundle cannot be copied into the data folder; the server's log says why";
+        Err(Error::new(Kind::Unavailable, ErrorReason::StorageReadOnly, message))
+    }
+
+    /// Makes the bundle of a stored collection available: loads the kept copy, or, when that bundle is loaded already, sees to
+    /// it that there is a whole copy. What cannot be had is told in the log and left out. Blocks.
+    pub fn load_kept(&self, digest: &str, settings: EncoderSettings) {
+        let loaded = match self.get(digest) {
+            Some(model) => self.keep_blocking(&model),
+            None => self.open_kept(digest, settings).map(|model| self.add(model)),
+        };
+        if let Err(error) = loaded {
+            let error = format!("{error:#}");
+            tracing::warn!(
+                digest,
+                error,
+                "the bundle of a collection cannot be had from the data folder"
+            );
+        }
+    }
+
+    /// Whether all encoder threads live and none is stuck.
+    pub fn healthy(&self) -> bool {
+        self.by_digest.load().values().all(|model| model.handle.healthy())
+    }
+
+    fn keep_blocking(&self, model: &Model) -> anyhow::Result<()> {
+        let Some(files) = &model.files else { return Ok(()) };
+        let folder = self.place(model.digest())?;
+        if Bundle::open(&folder).is_ok_and(|kept| kept.embedding_digest() == model.digest()) {
+            return Ok(());
+        }
+        std::fs::create_dir_all(&self.folder)
+            .with_context(|| format!("{} cannot be made", self.folder.display()))?;
+        files.write(&folder)?;
+        Ok(())
+    }
+
+    fn open_kept(&self, digest: &str, settings: EncoderSettings) -> anyhow::Result<Model> {
+        let folder = self.place(digest)?;
+        let bundle = Bundle::open(&folder)?;
+        let found = bundle.embedding_digest();
+        anyhow::ensure!(found == digest, "{} holds the bundle {found}", folder.display());
+        Ok(Model { files: None, ..Model::start(bundle, settings)? })
+    }
+
+    fn add(&self, model: Model) {
+        let model = Arc::new(model);
+        self.by_digest.rcu(|known| {
+            let mut known = BTreeMap::clone(known);
+            known.insert(model.digest().to_owned(), Arc::clone(&model));
+            known
+        });
+    }
+
+    /// Where the bundle of a digest is kept.
+    fn place(&self, digest: &str) -> anyhow::Result<PathBuf> {
+        // Digests come out of a store that may come from elsewhere; anything but hex could leave the folder.
+        let safe = !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        anyhow::ensure!(safe, "{digest:?} is no digest");
+        Ok(self.folder.join(digest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diptych_model::testing::tiny_bundle;
+
+    use super::*;
+    use crate::config::{Config, Flags};
+
+    fn settings() -> EncoderSettings {
+        Config::resolve(&Flags::default(), std::iter::empty()).unwrap().encoder
+    }
+
+    /// Models in `folder` with the tiny bundle of `seed` as the default.
+    fn models(folder: &tempfile::TempDir, seed: u64) -> Arc<Models> {
+        let model = Model::start(tiny_bundle(seed).unwrap(), settings()).unwrap();
+        Arc::new(Models::new(folder.path().join("bundles"), model))
+    }
+
+    #[tokio::test]
+    async fn a_replaced_default_is_still_there_for_what_was_made_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = models(&folder, 1);
+        let digest = first.default_model().digest().to_owned();
+        first.keep(first.default_model()).await.unwrap();
+
+        let second = models(&folder, 2);
+        assert!(second.get(&digest).is_none());
+        second.load_kept(&digest, settings());
+        assert_eq!(second.find(&digest).unwrap().digest(), digest);
+        assert_ne!(second.find("").unwrap().digest(), digest);
+        assert!(second.healthy());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_copy_is_left_out_and_replaced_by_a_whole_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = models(&folder, 1);
+        let digest = first.default_model().digest().to_owned();
+        first.keep(first.default_model()).await.unwrap();
+        let weights = folder.path().join("bundles").join(&digest).join("model.safetensors");
+        std::fs::write(&weights, b"cut off").unwrap();
+
+        let second = models(&folder, 2);
+        second.load_kept(&digest, settings());
+        assert!(second.get(&digest).is_none());
+        assert_eq!(second.find(&digest).unwrap_err().kind(), Kind::NotFound);
+
+        first.load_kept(&digest, settings());
+        second.load_kept(&digest, settings());
+        assert!(second.get(&digest).is_some());
+    }
+
+    #[test]
+    fn a_digest_that_would_leave_the_folder_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let models = models(&folder, 1);
+        for digest in ["", "..", "../bundles", "/etc"] {
+            assert!(models.place(digest).is_err(), "{digest}");
+        }
+    }
+}
