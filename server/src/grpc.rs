@@ -7,6 +7,7 @@ mod collection;
 mod convert;
 mod deadline;
 mod details;
+mod door;
 mod embedding;
 mod hit;
 mod info;
@@ -41,6 +42,7 @@ pub use tonic_health::server::HealthReporter;
 
 use self::deadline::DeadlineLayer;
 use self::details::DetailsLayer;
+pub use self::door::Door;
 use crate::config::Config;
 use crate::service::Service;
 
@@ -82,8 +84,27 @@ pub async fn health() -> (HealthReporter, HealthServer<impl Health>) {
 
 /// Says SERVING or NOT_SERVING for every name.
 pub async fn set_health(reporter: &HealthReporter, serving: bool) {
-    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    set_health_of(reporter, Conditions { serving, writing: serving }).await;
+}
+
+/// What health tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conditions {
+    /// Searches are answered.
+    pub serving: bool,
+    /// Items can be written.
+    pub writing: bool,
+}
+
+/// Says SERVING or NOT_SERVING for every name: for items by whether they can be written, for all else by whether searches are
+/// answered.
+pub async fn set_health_of(reporter: &HealthReporter, conditions: Conditions) {
     for name in HEALTH_NAMES {
+        let well = match name {
+            "diptych.v1.ItemService" => conditions.serving && conditions.writing,
+            _ => conditions.serving,
+        };
+        let status = if well { ServingStatus::Serving } else { ServingStatus::NotServing };
         reporter.set_service_status(name, status).await;
     }
 }

@@ -97,12 +97,11 @@ impl Service {
     /// # Errors
     /// UNAVAILABLE `STARTING` or `DRAINING`, with a time to wait.
     pub fn admit(&self) -> Result<()> {
-        let (reason, message) = match self.door.load(Ordering::Acquire) {
-            OPEN => return Ok(()),
-            STARTING => (ErrorReason::Starting, "the server is starting; try again shortly"),
-            _ => (ErrorReason::Draining, "the server is going down; ask another one"),
-        };
-        Err(Error::new(Kind::Unavailable, reason, message).retry_after(Duration::from_secs(1)))
+        match self.door.load(Ordering::Acquire) {
+            OPEN => Ok(()),
+            STARTING => Err(starting()),
+            _ => Err(away(ErrorReason::Draining, "the server is going down; ask another one")),
+        }
     }
 
     /// A collection as it is now.
@@ -167,6 +166,15 @@ impl Service {
             )),
         }
     }
+}
+
+/// Refuses a call while the server starts.
+pub(crate) fn starting() -> Error {
+    away(ErrorReason::Starting, "the server is starting; try again shortly")
+}
+
+fn away(reason: ErrorReason, message: &str) -> Error {
+    Error::new(Kind::Unavailable, reason, message).retry_after(Duration::from_secs(1))
 }
 
 /// An engine's error; a collection that is missing, or there already, is told under `field` too.

@@ -12,5 +12,6 @@ mod items;
 mod pages;
 mod refusals;
 mod search;
+mod starts;
 mod support;
 mod wire;

@@ -1,0 +1,58 @@
+//! The last check before health says SERVING: one search each way in every collection that has its bundle, through the same
+//! use case, queues and index that callers will meet. It also makes each of them run once before the first caller comes.
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use diptych_index::{Engine as _, Modality, Space};
+
+use super::open::Parts;
+use crate::retrieval::{QuerySource, QueryTerm, Question};
+
+/// A grey PNG of 1 x 1 pixel.
+const DOT: &[u8] = &[
+    0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d, 0x49, 0x48, 0x44, 0x52,
+    0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x01, 0x08, 0x00, 0x00, 0x00, 0x00, 0x3a, 0x7e, 0x9b,
+    0x55, 0x00, 0x00, 0x00, 0x0a, 0x49, 0x44, 0x41, 0x54, 0x78, 0xda, 0x63, 0x68, 0x00, 0x00, 0x00,
+    0x82, 0x00, 0x81, 0xda, 0x45, 0x08, 0x3b, 0x00, 0x00, 0x00, 0x00, 0x49, 0x45, 0x4e, 0x44, 0xae,
+    0x42, 0x60, 0x82,
+];
+
+/// # Errors
+/// Names the collection that does not answer.
+pub(super) async fn every_collection(parts: &Parts) -> Result<()> {
+    for info in parts.engine.collections().await? {
+        if parts.service.encoders_of(&info).is_err() {
+            continue;
+        }
+        let name = &info.spec.name;
+        let ways = [
+            (QuerySource::Text("a".to_owned()), Modality::Image),
+            (QuerySource::Image(Bytes::from_static(DOT)), Modality::Text),
+        ];
+        for (source, target) in ways {
+            let answer = parts.service.search(question(name, source, target)).await;
+            answer.with_context(|| format!("the collection {name} does not answer a search"))?;
+        }
+    }
+    Ok(())
+}
+
+fn question(collection: &str, source: QuerySource, target: Modality) -> Question {
+    Question {
+        collection: collection.to_owned(),
+        terms: vec![QueryTerm { source, weight: 1.0, space: Space::Shared }],
+        target,
+        filter: None,
+        limit: 1,
+        page_token: String::new(),
+        digest: [0; 32],
+        min_score: None,
+        one_per_group: false,
+        ef_search: 0,
+        exact: false,
+        term_scores: false,
+        truncate: false,
+        source: false,
+        plain: true,
+    }
+}

@@ -1,0 +1,53 @@
+//! `diptych-server`: settings, then the server, then an exit code.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use diptych_server::config::{Config, Flags};
+use diptych_server::{app, telemetry};
+
+/// Settings that are refused (EX_USAGE of sysexits).
+const BAD_SETTINGS: u8 = 64;
+/// How long threads that still compute may hold up the end, once everything was said and closed.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
+fn main() -> ExitCode {
+    let flags = match Flags::read(std::env::args_os()) {
+        Ok(flags) => flags,
+        Err(told) => {
+            // Help and version arrive here too. A closed output is no reason to say more.
+            drop(told.print());
+            return if told.use_stderr() { BAD_SETTINGS.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    let config = match Config::resolve(&flags, environment) {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("{faults}");
+            return BAD_SETTINGS.into();
+        }
+    };
+    if flags.check_config {
+        println!("{}", config.describe());
+        return ExitCode::SUCCESS;
+    }
+    telemetry::start(config.log_format, &config.log);
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("diptych-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let served = runtime.block_on(app::run(config));
+    // Dropping the runtime would wait without end for work that blocks.
+    runtime.shutdown_timeout(LAST_WAIT);
+    served
+}
