@@ -25,7 +25,8 @@ impl SharedHead {
 }
 
 /// Features to exclusive vectors: normalised, since early statistics and last features differ in
-/// scale, then one hidden layer.
+/// scale, then one hidden layer. Its SiLU is never zero for all units at once, as a ReLU can be,
+/// and so no input's vector is zero.
 #[derive(Debug)]
 pub(crate) struct ExclusiveHead {
     norm: Norm,
@@ -46,7 +47,7 @@ impl ExclusiveHead {
 
     /// (B, D) to (B, E), unit rows.
     pub(crate) fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        let hidden = ops::relu(&self.hidden.forward(&self.norm.layer(features)?)?)?;
+        let hidden = self.hidden.forward(&self.norm.layer(features)?)?.silu()?;
         Ok(ops::l2_normalize(&self.output.forward(&hidden)?)?)
     }
 }

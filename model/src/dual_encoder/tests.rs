@@ -87,6 +87,24 @@ fn a_built_model_follows_its_variables() {
 }
 
 #[test]
+fn a_step_gives_the_same_bits_for_any_number_of_threads() {
+    let step = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let params = Params::seeded(1, &Device::Cpu);
+            let model = DualEncoder::new(&small(), &params).unwrap();
+            let images = model.encode_images(&pixels(70)).unwrap();
+            let texts = model.encode_texts(&tokens(70)).unwrap();
+            let gradients = loss(&model, &images, &texts).backward().unwrap();
+            let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            params.vars().values().map(|var| flat(gradients.get(var).unwrap())).collect::<Vec<_>>()
+        })
+    };
+    let alone = step(1);
+    assert!(alone == step(2) && alone == step(5));
+}
+
+#[test]
 fn one_seed_gives_one_model_and_another_seed_another() {
     let shared = |seed| {
         let model = DualEncoder::new(&small(), &Params::seeded(seed, &Device::Cpu)).unwrap();
@@ -99,11 +117,12 @@ fn one_seed_gives_one_model_and_another_seed_another() {
 #[test]
 fn rows_have_unit_length_and_the_configured_widths() {
     let model = DualEncoder::new(&small(), &Params::seeded(1, &Device::Cpu)).unwrap();
-    let images = model.encode_images(&pixels(3)).unwrap();
-    let texts = model.encode_texts(&tokens(3)).unwrap();
+    // Enough pictures that a rectifier would switch off all ten hidden units of one of them.
+    let images = model.encode_images(&pixels(64)).unwrap();
+    let texts = model.encode_texts(&tokens(64)).unwrap();
     let widths = [(&images.shared, 12), (&images.exclusive, 6), (&texts.shared, 12)];
     for (rows, width) in widths.into_iter().chain([(&texts.exclusive, 5)]) {
-        assert_eq!(rows.dims(), [3, width]);
+        assert_eq!(rows.dims(), [64, width]);
         for length in rows.sqr().unwrap().sum(1).unwrap().to_vec1::<f32>().unwrap() {
             assert!((length - 1.0).abs() < 1e-5);
         }
