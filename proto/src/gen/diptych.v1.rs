@@ -5115,8 +5115,11 @@ pub struct ItemInput {
     #[prost(string, tag = "6")]
     pub group: ::prost::alloc::string::String,
     /// OPTIONAL. At most 64 keys of 1 to 64 bytes; 16 KiB in all.
-    #[prost(map = "string, message", tag = "7")]
-    pub metadata: ::std::collections::HashMap<::prost::alloc::string::String, Value>,
+    #[prost(btree_map = "string, message", tag = "7")]
+    pub metadata: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        Value,
+    >,
     /// OPTIONAL. Cut a text that is too long instead of refusing it. Default false.
     #[prost(bool, tag = "8")]
     pub truncate: bool,
@@ -5154,8 +5157,11 @@ pub struct Item {
     #[prost(string, tag = "3")]
     pub group: ::prost::alloc::string::String,
     /// The metadata.
-    #[prost(map = "string, message", tag = "4")]
-    pub metadata: ::std::collections::HashMap<::prost::alloc::string::String, Value>,
+    #[prost(btree_map = "string, message", tag = "4")]
+    pub metadata: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        Value,
+    >,
     /// What it was made from; only when the read mask names `source`, and not for items put as vectors or in a collection
     /// that keeps no sources.
     #[prost(message, optional, tag = "5")]
@@ -6315,8 +6321,11 @@ pub struct Hit {
     #[prost(enumeration = "Modality", tag = "6")]
     pub modality: i32,
     /// The item's metadata; unless a read mask left it out.
-    #[prost(map = "string, message", tag = "7")]
-    pub metadata: ::std::collections::HashMap<::prost::alloc::string::String, Value>,
+    #[prost(btree_map = "string, message", tag = "7")]
+    pub metadata: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        Value,
+    >,
     /// What the item was made from; only when the read mask names `source` and the collection keeps sources.
     #[prost(message, optional, tag = "8")]
     pub source: ::core::option::Option<Source>,
