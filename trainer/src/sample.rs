@@ -151,12 +151,7 @@ pub fn run(args: &SampleArgs) -> Result<SampleReport> {
         licences: sources,
     };
     let bytes = pack::write(&args.out, &header, &pictures, &names)?;
-    Ok(SampleReport {
-        path: args.out.clone(),
-        bytes,
-        images: header.images,
-        texts: header.texts,
-    })
+    Ok(SampleReport { path: args.out.clone(), bytes, images: header.images, texts: header.texts })
 }
 
 /// The pictures, scaled and reduced to a palette, ordered by path.
@@ -172,7 +167,8 @@ fn pictures(dataset: &Dataset, args: &SampleArgs) -> Result<Vec<PackedPicture>> 
             let fault = |message: String| {
                 Error::data(dataset.folder(), format!("picture `{}`: {message}", row.path))
             };
-            let style = row.labels[style].clone().ok_or_else(|| fault("has no style".to_owned()))?;
+            let style =
+                row.labels[style].clone().ok_or_else(|| fault("has no style".to_owned()))?;
             let png = picture::shrink(&row.bytes, args.size, args.colors).map_err(fault)?;
             let path = format!("pictures/{style}/{}.png", row.group);
             let id = format!("picture/{style}/{}", row.group);

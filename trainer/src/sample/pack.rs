@@ -22,7 +22,9 @@ pub(super) fn write(
     let bytes = write_archive(partial, &items, pictures).map_err(|e| Error::io(partial, e))?;
     if bytes > MAX_PACK_BYTES {
         std::fs::remove_file(partial).map_err(|e| Error::io(partial, e))?;
-        let message = format!("the pack would have {bytes} bytes, at most {MAX_PACK_BYTES}; give fewer --colors");
+        let message = format!(
+            "the pack would have {bytes} bytes, at most {MAX_PACK_BYTES}; give fewer --colors"
+        );
         return Err(Error::data(path, message));
     }
     std::fs::rename(partial, path).map_err(|e| Error::io(path, e))?;
@@ -63,7 +65,11 @@ fn write_archive(path: &Path, items: &[u8], pictures: &[PackedPicture]) -> std::
     Ok(file.metadata()?.len())
 }
 
-fn append<W: Write>(archive: &mut tar::Builder<W>, path: &str, bytes: &[u8]) -> std::io::Result<()> {
+fn append<W: Write>(
+    archive: &mut tar::Builder<W>,
+    path: &str,
+    bytes: &[u8],
+) -> std::io::Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_size(bytes.len() as u64);
     header.set_mode(0o644);

@@ -34,10 +34,8 @@ pub(super) fn quantise(pixels: &[[u8; 3]], colors: usize) -> Indexed {
         centres.into_iter().map(|centre| centre.map(|v| v.round() as u8)).collect()
     };
     let palette = ordered(palette);
-    let nearest: BTreeMap<[u8; 3], u8> = histogram
-        .into_keys()
-        .map(|color| (color, nearest(&palette, &color) as u8))
-        .collect();
+    let nearest: BTreeMap<[u8; 3], u8> =
+        histogram.into_keys().map(|color| (color, nearest(&palette, &color) as u8)).collect();
     let indices = pixels.iter().map(|pixel| nearest[pixel]).collect();
     Indexed { palette, indices }
 }
@@ -56,8 +54,7 @@ fn ordered(mut palette: Vec<[u8; 3]>) -> Vec<[u8; 3]> {
 fn nearest<T: Copy + Into<f64>>(palette: &[[T; 3]], color: &[T; 3]) -> usize {
     let mut best = (0, f64::INFINITY);
     for (index, candidate) in palette.iter().enumerate() {
-        let distance: f64 =
-            (0..3).map(|c| (candidate[c].into() - color[c].into()).powi(2)).sum();
+        let distance: f64 = (0..3).map(|c| (candidate[c].into() - color[c].into()).powi(2)).sum();
         if distance < best.1 {
             best = (index, distance);
         }
@@ -70,16 +67,17 @@ fn cut(all: Vec<Weighted>, colors: usize) -> Vec<[f64; 3]> {
     let mut boxes = vec![all];
     while boxes.len() < colors {
         let errors = boxes.iter().map(|members| error(members).iter().sum::<f64>());
-        let widest = errors.enumerate().fold((0, 0.0), |best, (at, error)| {
-            if error > best.1 { (at, error) } else { best }
-        });
+        let widest = errors
+            .enumerate()
+            .fold((0, 0.0), |best, (at, error)| if error > best.1 { (at, error) } else { best });
         if widest.1 == 0.0 {
             break;
         }
         let members = boxes.swap_remove(widest.0);
         let (error, mean) = (error(&members), mean(&members));
         let channel = (1..3).fold(0, |best, c| if error[c] > error[best] { c } else { best });
-        let (low, high) = members.into_iter().partition(|(color, _)| color[channel] <= mean[channel]);
+        let (low, high) =
+            members.into_iter().partition(|(color, _)| color[channel] <= mean[channel]);
         boxes.push(low);
         boxes.push(high);
     }

@@ -48,15 +48,18 @@ fn smallest_png(indexed: &Indexed, side: usize) -> Result<Vec<u8>, png::Encoding
     Ok(best)
 }
 
-fn encode(indexed: &Indexed, side: usize, filter: png::Filter) -> Result<Vec<u8>, png::EncodingError> {
+fn encode(
+    indexed: &Indexed,
+    side: usize,
+    filter: png::Filter,
+) -> Result<Vec<u8>, png::EncodingError> {
     let (depth, bits) = match indexed.palette.len() {
         0..=2 => (png::BitDepth::One, 1),
         3..=4 => (png::BitDepth::Two, 2),
         5..=16 => (png::BitDepth::Four, 4),
         _ => (png::BitDepth::Eight, 8),
     };
-    let rows: Vec<u8> =
-        indexed.indices.chunks(side).flat_map(|row| packed(row, bits)).collect();
+    let rows: Vec<u8> = indexed.indices.chunks(side).flat_map(|row| packed(row, bits)).collect();
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, side as u32, side as u32);
     encoder.set_color(png::ColorType::Indexed);

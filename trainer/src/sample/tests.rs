@@ -43,7 +43,12 @@ fn dataset(folder: &Path, licence: &str, pictures: &[(&str, Vec<u8>)]) {
 }
 
 fn args(folder: &Path) -> SampleArgs {
-    SampleArgs { data: folder.to_path_buf(), out: folder.join("x/emoji.tar.gz"), size: 12, colors: 8 }
+    SampleArgs {
+        data: folder.to_path_buf(),
+        out: folder.join("x/emoji.tar.gz"),
+        size: 12,
+        colors: 8,
+    }
 }
 
 /// The files of a pack by path.

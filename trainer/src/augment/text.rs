@@ -1,0 +1,153 @@
+//! Wordings of a concept: its name, or a few of its keywords, with words left out.
+
+use std::collections::BTreeMap;
+
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How texts are drawn and varied.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TextAugmentation {
+    /// Share of texts made of keywords instead of a name, 0 to 1.
+    pub keyword_share: f64,
+    /// The most keywords joined in one text, at least 1.
+    pub max_keywords: usize,
+    /// Chance that a word is left out (never the last one left), 0 to below 1.
+    pub word_dropout: f64,
+    /// Chance that a token is left out after tokenizing, 0 to below 1.
+    pub token_dropout: f64,
+    /// How often a language is drawn relative to the others. Languages not named: 1.
+    pub language_weights: BTreeMap<String, f64>,
+}
+
+impl Default for TextAugmentation {
+    fn default() -> Self {
+        Self {
+            keyword_share: 0.45,
+            max_keywords: 4,
+            word_dropout: 0.15,
+            token_dropout: 0.0,
+            language_weights: BTreeMap::new(),
+        }
+    }
+}
+
+impl TextAugmentation {
+    /// Checks each value.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the first one out of range.
+    pub fn check(&self) -> Result<()> {
+        let share = |name: &str, value: f64, most: f64| {
+            let message = format!("{value} is not in 0..={most}");
+            let fails = !(0.0..=most).contains(&value);
+            if fails {
+                Err(Error::setting(format!("augment.text.{name}"), message))
+            } else {
+                Ok(())
+            }
+        };
+        share("keyword_share", self.keyword_share, 1.0)?;
+        share("word_dropout", self.word_dropout, 0.9)?;
+        share("token_dropout", self.token_dropout, 0.9)?;
+        if self.max_keywords == 0 {
+            return Err(Error::setting("augment.text.max_keywords", "must be at least 1"));
+        }
+        if self.language_weights.values().any(|weight| !weight.is_finite() || *weight < 0.0) {
+            let message = "weights are finite and not negative";
+            return Err(Error::setting("augment.text.language_weights", message));
+        }
+        Ok(())
+    }
+
+    /// The weight of a language.
+    #[must_use]
+    pub fn weight(&self, language: &str) -> f64 {
+        self.language_weights.get(language).copied().unwrap_or(1.0)
+    }
+
+    /// A text of one concept in one language: a name, or some keywords in any order.
+    ///
+    /// `names` and `keywords` are of that language; one of them is not empty, else the text is.
+    pub fn draw(&self, rng: &mut impl Rng, names: &[String], keywords: &[String]) -> String {
+        let of_keywords = rng.random_bool(self.keyword_share);
+        if keywords.is_empty() || (!of_keywords && !names.is_empty()) {
+            return names.choose(rng).cloned().unwrap_or_default();
+        }
+        let count = rng.random_range(1..=self.max_keywords.min(keywords.len()));
+        let mut chosen: Vec<&str> =
+            keywords.choose_multiple(rng, count).map(String::as_str).collect();
+        chosen.shuffle(rng);
+        chosen.join(if rng.random_bool(0.5) { ", " } else { " " })
+    }
+
+    /// The text with words left out; at least one stays.
+    pub fn drop_words(&self, rng: &mut impl Rng, text: &str) -> String {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let mut kept: Vec<&str> =
+            words.iter().copied().filter(|_| !rng.random_bool(self.word_dropout)).collect();
+        if kept.is_empty() {
+            kept.extend(words.choose(rng));
+        }
+        kept.join(" ")
+    }
+
+    /// Leaves tokens out in place; at least one stays.
+    pub fn drop_tokens(&self, rng: &mut impl Rng, ids: &mut Vec<u32>) {
+        let Some(spared) = ids.choose(rng).copied() else { return };
+        ids.retain(|_| !rng.random_bool(self.token_dropout));
+        if ids.is_empty() {
+            ids.push(spared);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::augment::generator;
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn draws_names_and_keyword_sets_of_one_to_four() {
+        let augmentation = TextAugmentation::default();
+        let (names, keywords) = (strings(&["red heart"]), strings(&["a", "b", "c", "d", "e"]));
+        let mut named = 0;
+        for index in 0..1000 {
+            let text = augmentation.draw(&mut generator(1, &[index]), &names, &keywords);
+            if text == "red heart" {
+                named += 1;
+            } else {
+                let words: Vec<&str> = text.split([' ', ',']).filter(|w| !w.is_empty()).collect();
+                assert!((1..=4).contains(&words.len()), "{text}");
+            }
+        }
+        assert!((500..600).contains(&named), "{named}");
+    }
+
+    #[test]
+    fn something_always_stays() {
+        let augmentation =
+            TextAugmentation { word_dropout: 0.9, token_dropout: 0.9, ..Default::default() };
+        for index in 0..100 {
+            let mut rng = generator(2, &[index]);
+            assert!(!augmentation.drop_words(&mut rng, "one two").is_empty());
+            let mut ids = vec![1, 2, 3];
+            augmentation.drop_tokens(&mut rng, &mut ids);
+            assert!(!ids.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named() {
+        let wrong = TextAugmentation { word_dropout: 1.5, ..Default::default() };
+        assert!(wrong.check().unwrap_err().to_string().contains("augment.text.word_dropout"));
+    }
+}

@@ -1,0 +1,59 @@
+//! Vectors of many pictures or texts, without gradients.
+
+use candle_core::{Device, Tensor};
+use diptych_model::preprocess::{TokenBatch, Tokens};
+use diptych_model::{DualEncoder, Encoding};
+use rayon::prelude::*;
+
+use crate::corpus::Corpus;
+use crate::error::Result;
+use crate::preprocessing::Preprocessing;
+
+/// Pictures encoded at a time.
+const PICTURES: usize = 256;
+
+/// Texts encoded at a time.
+const TEXTS: usize = 1024;
+
+/// Vectors of all pictures of a corpus, in its order, as serving would make them.
+///
+/// # Errors
+/// If the corpus does not fit the tower.
+pub fn pictures(encoder: &DualEncoder, corpus: &Corpus, size: usize) -> Result<Encoding> {
+    let encode = |chunk: &[crate::corpus::Picture]| {
+        let pixels: Vec<f32> = chunk.iter().flat_map(|picture| &picture.plain).copied().collect();
+        let pixels = Tensor::from_vec(pixels, (chunk.len(), 3, size, size), &Device::Cpu)?;
+        Ok(encoder.encode_images(&pixels)?)
+    };
+    joined(corpus.pictures.chunks(PICTURES).map(encode))
+}
+
+/// Vectors of texts, in their order.
+///
+/// # Errors
+/// If a text cannot be tokenized.
+pub fn texts(
+    encoder: &DualEncoder,
+    preprocessing: &Preprocessing,
+    texts: &[&str],
+) -> Result<Encoding> {
+    let tokens: Vec<Tokens> = texts
+        .par_iter()
+        .map(|text| Ok(preprocessing.text.tokenize(text, true)?))
+        .collect::<Result<_>>()?;
+    let encode = |chunk: &[Tokens]| {
+        let batch = TokenBatch::collate(&chunk.iter().collect::<Vec<_>>());
+        Ok(encoder.encode_texts(&batch)?)
+    };
+    joined(tokens.chunks(TEXTS).map(encode))
+}
+
+fn joined(parts: impl Iterator<Item = Result<Encoding>>) -> Result<Encoding> {
+    let (mut shared, mut exclusive) = (Vec::new(), Vec::new());
+    for part in parts {
+        let part = part?;
+        shared.push(part.shared.detach());
+        exclusive.push(part.exclusive.detach());
+    }
+    Ok(Encoding { shared: Tensor::cat(&shared, 0)?, exclusive: Tensor::cat(&exclusive, 0)? })
+}

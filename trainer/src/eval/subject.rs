@@ -1,0 +1,108 @@
+//! What is evaluated: a model, how its inputs are made, and the data to ask it about.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use diptych_model::bundle::Bundle;
+use diptych_model::{DualEncoder, Params};
+
+use crate::corpus::{Corpus, Withheld};
+use crate::error::Result;
+use crate::fit::Training;
+use crate::preprocessing::{Preprocessing, PreprocessingConfig};
+use crate::run_file::RunFile;
+
+/// A model, how its inputs are made, and the data to ask it about.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The model.
+    pub encoder: &'a DualEncoder,
+    /// From bytes to what the towers read.
+    pub preprocessing: &'a Preprocessing,
+    /// The data.
+    pub corpus: &'a Corpus,
+    /// Side of the image tower's input, in pixels.
+    pub image_size: usize,
+}
+
+impl<'a> Subject<'a> {
+    /// The model of a run, as it is now.
+    #[must_use]
+    pub fn of_training(training: &'a Training) -> Self {
+        Self {
+            encoder: &training.encoder,
+            preprocessing: &training.preprocessing,
+            corpus: &training.corpus,
+            image_size: training.run.model.image_tower.size(),
+        }
+    }
+}
+
+/// A model from disk with the data to ask it about.
+#[derive(Debug)]
+pub struct Opened {
+    encoder: DualEncoder,
+    preprocessing: Arc<Preprocessing>,
+    corpus: Arc<Corpus>,
+    image_size: usize,
+    /// What its training did not see of the data.
+    pub withheld: Withheld,
+    /// The dataset's folder.
+    pub data: PathBuf,
+}
+
+impl Opened {
+    /// The newest checkpoint of the run in a folder.
+    ///
+    /// # Errors
+    /// As [`Training::of_checkpoint`].
+    pub fn run(folder: &Path, data: Option<&Path>) -> Result<Self> {
+        let training = Training::of_checkpoint(folder, data)?;
+        Ok(Self {
+            image_size: training.run.model.image_tower.size(),
+            encoder: training.encoder,
+            preprocessing: training.preprocessing,
+            corpus: training.corpus,
+            withheld: training.withheld,
+            data: training.run.data.folder,
+        })
+    }
+
+    /// A bundle of ours, with its stored weights; what was withheld from it says its run file.
+    ///
+    /// # Errors
+    /// If the bundle or the data cannot be read.
+    pub fn bundle(folder: &Path, data: Option<&Path>) -> Result<Self> {
+        let bundle = Bundle::open(folder)?;
+        let manifest = bundle.manifest();
+        let run = RunFile::parse(&manifest.training.run_file, &folder.join("bundle.json"))?;
+        let config =
+            PreprocessingConfig { image: manifest.image.clone(), text: manifest.text.clone() };
+        let preprocessing = Arc::new(Preprocessing::new(&config)?);
+        let data = data.map_or(run.data.folder, Path::to_path_buf);
+        let corpus = Corpus::open(&data, &preprocessing)?;
+        let params = Params::from_tensors(bundle.weights()?, &Device::Cpu);
+        let encoder = DualEncoder::new(&manifest.model, &params)?;
+        params.finish()?;
+        Ok(Self {
+            withheld: run.data.hold_out.map(|rule| rule.draw(&corpus)).unwrap_or_default(),
+            image_size: manifest.model.image_tower.size(),
+            encoder,
+            preprocessing,
+            corpus: Arc::new(corpus),
+            data,
+        })
+    }
+
+    /// What [`super::evaluate`] takes.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            encoder: &self.encoder,
+            preprocessing: &self.preprocessing,
+            corpus: &self.corpus,
+            image_size: self.image_size,
+        }
+    }
+}

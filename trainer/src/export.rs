@@ -1,0 +1,111 @@
+//! From a trained checkpoint to the bundle that the server loads.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use diptych_model::bundle::{Bundle, BundleBuilder, DataSource, Training as Provenance};
+
+use crate::error::{Error, Result};
+use crate::eval::Tables;
+use crate::fit::Training;
+use crate::shards::{Dataset, Manifest};
+
+/// Pictures among the golden inputs, spread over the dataset.
+const GOLDEN_IMAGES: usize = 6;
+
+/// Concepts whose names, in every language, are among the golden inputs.
+const GOLDEN_CONCEPTS: usize = 3;
+
+/// What `export` wrote.
+#[derive(Debug)]
+pub struct ExportReport {
+    /// The bundle's folder.
+    pub folder: PathBuf,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Its embedding digest.
+    pub embedding_digest: String,
+}
+
+impl fmt::Display for ExportReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { folder, bytes, embedding_digest } = self;
+        write!(f, "{}: {bytes} bytes, embedding digest {embedding_digest}", folder.display())
+    }
+}
+
+/// Writes the bundle of a trained run, with what `tables` measured, to `to`.
+///
+/// # Errors
+/// If the run's data cannot be read for golden inputs, a weight is not finite, or the disk refuses.
+pub fn export(training: &Training, tables: &Tables, to: &Path) -> Result<ExportReport> {
+    let run = &training.run;
+    let manifest = &training.corpus.manifest;
+    let mut builder = BundleBuilder::new(
+        run.model.clone(),
+        run.preprocessing.image.clone(),
+        run.preprocessing.text.clone(),
+        training.params.tensors()?,
+    );
+    builder.name.clone_from(&run.name);
+    builder.domain.clone_from(&run.domain);
+    let metrics = serde_json::to_value(tables);
+    builder.training = Provenance {
+        data: sources(manifest),
+        licence: licences(manifest),
+        run_file: run.to_toml()?,
+        seed: run.seed,
+        metrics: metrics.map_err(|error| Error::setting("metrics", error.to_string()))?,
+    };
+    builder.golden_images = golden_images(&run.data.folder)?;
+    builder.golden_texts = golden_texts(training);
+    let bundle = builder.build()?;
+    bundle.write(to)?;
+    Ok(ExportReport {
+        folder: to.to_path_buf(),
+        bytes: size(&bundle),
+        embedding_digest: bundle.embedding_digest().to_owned(),
+    })
+}
+
+fn size(bundle: &Bundle) -> u64 {
+    bundle.files().values().map(|content| content.len() as u64).sum()
+}
+
+/// `package 1.2.3` split into name and version.
+fn sources(manifest: &Manifest) -> Vec<DataSource> {
+    let source = |source: &crate::shards::Source| {
+        let (name, version) = source.package.rsplit_once(' ').unwrap_or((&source.package, ""));
+        let (name, version) = (name.to_owned(), version.to_owned());
+        DataSource { name, version, licence: source.licence.clone() }
+    };
+    manifest.sources.iter().map(source).collect()
+}
+
+/// Weights learned from the sources are offered on all their terms together.
+fn licences(manifest: &Manifest) -> String {
+    let mut licences: Vec<&str> =
+        manifest.sources.iter().map(|source| source.licence.as_str()).collect();
+    licences.push("Apache-2.0");
+    licences.sort_unstable();
+    licences.dedup();
+    licences.join(" AND ")
+}
+
+/// A few pictures as files, spread over the dataset.
+fn golden_images(folder: &Path) -> Result<Vec<Vec<u8>>> {
+    let dataset = Dataset::open(folder)?;
+    let count = usize::try_from(dataset.manifest().counts.images).unwrap_or(usize::MAX);
+    let stride = (count / GOLDEN_IMAGES).max(1);
+    let chosen = dataset.images().step_by(stride).take(GOLDEN_IMAGES);
+    chosen.map(|row| Ok(row?.bytes)).collect()
+}
+
+/// The names of a few concepts in every language, spread over the corpus.
+fn golden_texts(training: &Training) -> Vec<String> {
+    let concepts = &training.corpus.concepts;
+    let stride = (concepts.len() / GOLDEN_CONCEPTS).max(1);
+    let chosen = concepts.iter().skip(stride / 2).step_by(stride).take(GOLDEN_CONCEPTS);
+    let wordings = chosen.flat_map(|concept| concept.wordings.values());
+    wordings.filter_map(|wordings| wordings.names.first().cloned()).collect()
+}

@@ -1,0 +1,52 @@
+//! Where the shared head of pictures starts: from features with their mean taken off.
+//!
+//! Pooled features after a rectifier are all positive and group normalisation gives every picture
+//! nearly the same total, so fresh weights send all pictures in nearly the same direction. A
+//! contrastive loss then sits at the logarithm of the batch size for a hundred steps before it moves.
+//! Weights and bias are therefore set once from data, so that over the pictures each feature has mean
+//! 0 and variance 1 before the head (Salimans and Kingma, 2016, section 3, for the layer's input).
+
+use candle_core::{Device, Tensor};
+
+use super::Training;
+use crate::error::{Error, Result};
+
+/// Pictures that mean and variance are taken over.
+const PICTURES: usize = 512;
+
+/// Under the root of the variance: a feature that never varies stays out.
+const EPSILON: f64 = 1e-6;
+
+/// Sets the logit scale to a factor.
+pub(super) fn set_logit_scale(training: &Training, factor: f64) -> Result<()> {
+    let vars = training.params.vars();
+    let var = vars.get("logit_scale");
+    let var = var.ok_or_else(|| Error::setting("model", "there is no `logit_scale`"))?;
+    var.set(&(var.as_tensor().zeros_like()? + factor.ln())?)?;
+    Ok(())
+}
+
+/// Sets `image.shared` from a spread of the corpus's pictures.
+pub(super) fn centre_pictures(training: &Training) -> Result<()> {
+    let pictures = &training.corpus.pictures;
+    let stride = pictures.len().div_ceil(PICTURES);
+    let chosen: Vec<_> = pictures.iter().step_by(stride).collect();
+    let size = training.run.model.image_tower.size();
+    let pixels: Vec<f32> = chosen.iter().flat_map(|picture| &picture.plain).copied().collect();
+    let pixels = Tensor::from_vec(pixels, (chosen.len(), 3, size, size), &Device::Cpu)?;
+    let features = training.encoder.image_features(&pixels)?.last.detach();
+    let mean = features.mean_keepdim(0)?;
+    let variance = features.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
+    let deviation = (variance + EPSILON)?.sqrt()?;
+    let vars = training.params.vars();
+    let var = |name: &str| {
+        vars.get(name).ok_or_else(|| Error::setting("model", format!("there is no `{name}`")))
+    };
+    let (weight, bias) = (var("image.shared.weight")?, var("image.shared.bias")?);
+    // W ((f - mean) / deviation) = (W / deviation) f - (W / deviation) mean
+    let scaled = weight.as_tensor().broadcast_div(&deviation)?;
+    let shift = scaled.matmul(&mean.t()?.contiguous()?)?.squeeze(1)?.neg()?;
+    weight.set(&scaled)?;
+    bias.set(&shift)?;
+    Ok(())
+}

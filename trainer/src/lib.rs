@@ -1,0 +1,31 @@
+//! Pictures and texts to a bundle: data, objectives, fit, eval, export.
+//!
+//! - [`prepare`] turns sources into the Parquet [`shards`] that everything else reads.
+//! - [`run_file`] is a run as data; [`fit`] carries it out: [`loader`] makes batches ([`corpus`],
+//!   [`augment`]), an [`objective`] turns them into losses, [`optim`] moves the variables along
+//!   [`schedule`], [`checkpoint`] keeps the run resumable, [`report`] shows it.
+//! - [`eval`] measures a checkpoint or a bundle ([`phrase_check`] keeps its phrases honest);
+//!   [`export`] writes the bundle.
+//! - [`sample`] packs the pictures and names that the server carries.
+
+pub mod augment;
+pub mod checkpoint;
+pub mod corpus;
+pub mod encode;
+pub mod error;
+pub mod eval;
+pub mod export;
+pub mod fit;
+pub mod loader;
+pub mod objective;
+pub mod optim;
+pub mod phrase_check;
+pub mod prepare;
+pub mod preprocessing;
+pub mod report;
+pub mod run_file;
+pub mod sample;
+pub mod schedule;
+pub mod shards;
+
+pub use error::{Error, Result};

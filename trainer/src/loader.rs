@@ -1,0 +1,221 @@
+//! Batches: drawn, augmented and tokenized on threads ahead of the training step.
+//!
+//! The batch of a step is a function of the run's seed, the stage and the step alone. A resumed run
+//! therefore continues with the same batches, and the loader has no state to save but the step.
+
+mod prefetch;
+mod sampler;
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use diptych_model::preprocess::{TokenBatch, Tokens};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use prefetch::Prefetch;
+
+use crate::augment::generator;
+use crate::augment::image::ImageAugmentation;
+use crate::augment::text::TextAugmentation;
+use crate::corpus::{Corpus, Withheld};
+use crate::error::{Error, Result};
+use crate::preprocessing::Preprocessing;
+use sampler::{Sampler, TrainingWordings};
+
+/// How many of what a batch holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchPlan {
+    /// Concepts, at least 2: each gives one picture and some texts.
+    pub concepts: usize,
+    /// Texts of each concept, at least 1.
+    pub texts_per_concept: usize,
+    /// Whether the batch has pictures; a stage with frozen pictures needs none.
+    #[serde(default = "yes")]
+    pub pictures: bool,
+    /// How many of the pictures come in a second view, for the exclusive loss.
+    #[serde(default)]
+    pub second_pictures: usize,
+    /// How many of the texts come in a second wording, for the exclusive loss.
+    #[serde(default)]
+    pub second_texts: usize,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl BatchPlan {
+    /// Checks that the counts go together; `field` is where the plan stands in the run file.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the count.
+    pub fn check(&self, field: &str) -> Result<()> {
+        let fail =
+            |name: &str, message: &str| Err(Error::setting(format!("{field}.{name}"), message));
+        if self.concepts < 2 {
+            return fail("concepts", "must be at least 2: a contrast needs another concept");
+        }
+        if self.texts_per_concept == 0 {
+            return fail("texts_per_concept", "must be at least 1");
+        }
+        if self.second_pictures > if self.pictures { self.concepts } else { 0 } {
+            return fail("second_pictures", "must not be more than the pictures");
+        }
+        if self.second_texts > self.concepts * self.texts_per_concept {
+            return fail("second_texts", "must not be more than the texts");
+        }
+        Ok(())
+    }
+}
+
+/// What one training step sees. Views and wordings of the second kind follow the first ones, so that
+/// each tower runs once.
+#[derive(Debug)]
+pub struct Batch {
+    /// (P + P2, 3, size, size): P pictures, then second views of the first P2 of them.
+    pub pixels: Option<Tensor>,
+    /// The concept of each of the P pictures.
+    pub picture_concepts: Vec<u32>,
+    /// T texts, then second wordings of the first T2 of them.
+    pub tokens: TokenBatch,
+    /// The concept of each of the T texts.
+    pub text_concepts: Vec<u32>,
+    /// Names of the groups in the batch, for messages.
+    pub groups: Vec<String>,
+}
+
+/// How pictures and texts are varied.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augmentation {
+    /// Pictures.
+    pub image: ImageAugmentation,
+    /// Texts.
+    pub text: TextAugmentation,
+}
+
+/// Makes the batches of one stage.
+#[derive(Debug)]
+pub struct Loader {
+    corpus: Arc<Corpus>,
+    preprocessing: Arc<Preprocessing>,
+    augmentation: Augmentation,
+    wordings: TrainingWordings,
+    sampler: Sampler,
+    plan: BatchPlan,
+    seed: u64,
+}
+
+/// What a slot of the batch (one concept) contributes.
+struct Slot {
+    concept: u32,
+    pictures: Vec<Vec<f32>>,
+    texts: Vec<Tokens>,
+    second_texts: Vec<Tokens>,
+}
+
+impl Loader {
+    /// A loader of the concepts of `corpus` that have pictures and texts left to train on.
+    ///
+    /// # Errors
+    /// If there are fewer than two of them.
+    pub fn new(
+        (corpus, withheld): (Arc<Corpus>, &Withheld),
+        preprocessing: Arc<Preprocessing>,
+        augmentation: Augmentation,
+        plan: BatchPlan,
+        seed: u64,
+    ) -> Result<Self> {
+        let wordings = corpus.training_wordings(withheld);
+        if wordings.len() < 2 {
+            let message = "training needs two concepts or more that have both pictures and texts";
+            return Err(Error::setting("data.folder", message));
+        }
+        let sampler = Sampler::new(seed, wordings.keys().copied().collect());
+        Ok(Self { corpus, preprocessing, augmentation, wordings, sampler, plan, seed })
+    }
+
+    /// The batch of a step (from 0).
+    ///
+    /// # Errors
+    /// If a text cannot be tokenized or a tensor cannot be made.
+    pub fn batch(&mut self, step: u64) -> Result<Batch> {
+        let first = step * self.plan.concepts as u64;
+        let drawn: Vec<(u64, (u32, u64))> = (first..first + self.plan.concepts as u64)
+            .map(|position| (position, self.sampler.at(position)))
+            .collect();
+        let this = &*self;
+        let slots: Vec<Slot> = drawn
+            .into_par_iter()
+            .enumerate()
+            .map(|(index, (position, drawn))| this.slot(index, position, drawn))
+            .collect::<Result<_>>()?;
+        self.assemble(&slots)
+    }
+
+    fn slot(&self, index: usize, position: u64, (concept, epoch): (u32, u64)) -> Result<Slot> {
+        let mut rng = generator(self.seed, &[position]);
+        let plan = self.plan;
+        let views = if plan.pictures { 1 + usize::from(index < plan.second_pictures) } else { 0 };
+        let pictures = &self.corpus.concepts[concept as usize].pictures;
+        let picture = &self.corpus.pictures
+            [pictures[sampler::picture_of(self.seed, concept, epoch, pictures.len())]];
+        let image = &self.preprocessing.image;
+        let pictures = (0..views)
+            .map(|_| {
+                let view = self.augmentation.image.apply(&mut rng, &picture.detailed, image.size);
+                view.map_or_else(|| picture.plain.clone(), |view| image.normalize(&view))
+            })
+            .collect();
+        let text = &self.augmentation.text;
+        let drawn =
+            sampler::texts_of(&mut rng, &self.wordings[&concept], text, plan.texts_per_concept);
+        let first_text = index * plan.texts_per_concept;
+        let seconds = plan.second_texts.saturating_sub(first_text).min(drawn.len());
+        let mut tokens = |texts: &[String]| -> Result<Vec<Tokens>> {
+            texts
+                .iter()
+                .map(|words| {
+                    let tokenizer = &self.preprocessing.text;
+                    let fewer = text.drop_words(&mut rng, words);
+                    // What is left may be punctuation alone; the whole text never is.
+                    let tokens = tokenizer.tokenize(&fewer, true);
+                    let mut tokens = tokens.or_else(|_| tokenizer.tokenize(words, true))?;
+                    text.drop_tokens(&mut rng, &mut tokens.ids);
+                    Ok(tokens)
+                })
+                .collect()
+        };
+        let texts = tokens(&drawn)?;
+        let second_texts = tokens(&drawn[..seconds])?;
+        Ok(Slot { concept, pictures, texts, second_texts })
+    }
+
+    fn assemble(&self, slots: &[Slot]) -> Result<Batch> {
+        let concepts: Vec<u32> = slots.iter().map(|slot| slot.concept).collect();
+        let views = |nth: usize| slots.iter().filter_map(move |slot| slot.pictures.get(nth));
+        let pictures: Vec<&Vec<f32>> = views(0).chain(views(1)).collect();
+        let size = self.preprocessing.image.size as usize;
+        let pixels = match pictures.len() {
+            0 => None,
+            count => {
+                let values = pictures.into_iter().flatten().copied().collect::<Vec<f32>>();
+                Some(Tensor::from_vec(values, (count, 3, size, size), &Device::Cpu)?)
+            }
+        };
+        let texts = slots.iter().flat_map(|slot| &slot.texts);
+        let seconds = slots.iter().flat_map(|slot| &slot.second_texts);
+        let tokens: Vec<&Tokens> = texts.chain(seconds).collect();
+        let repeated = |concept: &u32| std::iter::repeat_n(*concept, self.plan.texts_per_concept);
+        let group = |concept: &u32| self.corpus.concepts[*concept as usize].group.clone();
+        Ok(Batch {
+            pixels,
+            tokens: TokenBatch::collate(&tokens),
+            text_concepts: concepts.iter().flat_map(repeated).collect(),
+            groups: concepts.iter().map(group).collect(),
+            picture_concepts: if self.plan.pictures { concepts } else { Vec::new() },
+        })
+    }
+}

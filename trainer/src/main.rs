@@ -1,0 +1,185 @@
+//! The trainer's command line.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use diptych_train::eval::{self, Opened, Phrase, Questions, Subject};
+use diptych_train::export;
+use diptych_train::fit::{FitOptions, Training, fit};
+use diptych_train::phrase_check;
+use diptych_train::prepare::{self, PrepareArgs};
+use diptych_train::report::RunLog;
+use diptych_train::run_file::RunFile;
+use diptych_train::sample::{self, SampleArgs};
+use diptych_train::shards::Dataset;
+
+/// Pictures and texts to a bundle: prepare data, train, measure, export.
+#[derive(Debug, Parser)]
+#[command(name = "diptych-train", version)]
+struct Cli {
+    /// Threads to compute on; absent: all cores. The result depends on the seed, not on this.
+    #[arg(long, global = true)]
+    threads: Option<usize>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn sources into a prepared dataset.
+    Prepare(PrepareArgs),
+    /// Train a run file to its end.
+    Fit(FitArgs),
+    /// Measure a run or a bundle.
+    Eval(EvalArgs),
+    /// Write the bundle of a run.
+    Export(ExportArgs),
+    /// Pack the pictures and names that the server carries.
+    Sample(SampleArgs),
+}
+
+#[derive(Debug, Args)]
+struct FitArgs {
+    /// The run file.
+    run: PathBuf,
+    /// A prepared dataset, in place of the run file's.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Where checkpoints and the log go.
+    #[arg(long)]
+    out: PathBuf,
+    /// Continue from the newest checkpoint in that folder, if there is one.
+    #[arg(long)]
+    resume: bool,
+}
+
+#[derive(Debug, Args)]
+struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A prepared dataset, in place of the run file's.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Ask for withheld names only, which training never saw.
+    #[arg(long)]
+    held_out: bool,
+    /// JSON lines of phrases: {"phrase": "...", "accept": ["GROUP", ...]}.
+    #[arg(long)]
+    phrases: Option<PathBuf>,
+    /// Pictures in a style that training never saw: a prepared dataset, or files named by group.
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// Print JSON in place of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct ModelArgs {
+    /// The folder of a run: its newest checkpoint.
+    #[arg(long)]
+    run: Option<PathBuf>,
+    /// The folder of a bundle.
+    #[arg(long)]
+    bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The folder of a run: its newest checkpoint is exported.
+    #[arg(long)]
+    run: PathBuf,
+    /// A prepared dataset, in place of the run file's.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// The bundle's folder.
+    #[arg(long)]
+    to: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done if standard error is closed.
+            drop(writeln!(std::io::stderr(), "error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    if let Some(threads) = cli.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    let mut out = std::io::stdout();
+    match cli.command {
+        Command::Prepare(args) => writeln!(out, "{}", prepare::run(&args)?)?,
+        Command::Sample(args) => writeln!(out, "{}", sample::run(&args)?)?,
+        Command::Fit(args) => run_fit(args)?,
+        Command::Eval(args) => run_eval(&args)?,
+        Command::Export(args) => run_export(&args)?,
+    }
+    Ok(())
+}
+
+fn run_fit(args: FitArgs) -> anyhow::Result<()> {
+    let mut run = RunFile::read(&args.run)?;
+    if let Some(data) = args.data {
+        run.data.folder = data;
+    }
+    let mut log = RunLog::open(&args.out)?;
+    fit(&run, &FitOptions { out: args.out, resume: args.resume }, &mut log)?;
+    Ok(())
+}
+
+fn run_eval(args: &EvalArgs) -> anyhow::Result<()> {
+    let data = args.data.as_deref();
+    let opened = match (&args.model.run, &args.model.bundle) {
+        (Some(run), _) => Opened::run(run, data)?,
+        (None, Some(bundle)) => Opened::bundle(bundle, data)?,
+        (None, None) => anyhow::bail!("give --run or --bundle"),
+    };
+    let questions = Questions {
+        withheld: opened.withheld.clone(),
+        phrases: args
+            .phrases
+            .as_deref()
+            .map(|file| phrases(file, &opened))
+            .transpose()?
+            .unwrap_or_default(),
+        unseen_style: args.images.clone(),
+        in_full: !args.held_out,
+    };
+    let tables = eval::evaluate(&opened.subject(), &questions)?;
+    if args.held_out && tables.withheld_names.is_none() {
+        anyhow::bail!("the run file withholds no names");
+    }
+    let mut out = std::io::stdout();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&tables)?)?;
+    } else {
+        write!(out, "{tables}")?;
+    }
+    Ok(())
+}
+
+/// Phrases that measure something on the data at hand.
+fn phrases(file: &Path, opened: &Opened) -> anyhow::Result<Vec<Phrase>> {
+    let phrases = eval::phrases::read(file)?;
+    phrase_check::check(&phrases, &Dataset::open(&opened.data)?)?;
+    Ok(phrases)
+}
+
+fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
+    let training = Training::of_checkpoint(&args.run, args.data.as_deref())?;
+    let questions =
+        Questions { withheld: training.withheld.clone(), in_full: true, ..Questions::default() };
+    let tables = eval::evaluate(&Subject::of_training(&training), &questions)?;
+    let report = export::export(&training, &tables, &args.to)?;
+    writeln!(std::io::stdout(), "{report}")?;
+    Ok(())
+}

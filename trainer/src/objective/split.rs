@@ -1,0 +1,166 @@
+//! `split`: what both modalities say into the shared vectors, what is left into the exclusive ones.
+//!
+//! - Shared: symmetric InfoNCE between pictures and texts with a learned logit scale, averaged over
+//!   the Matryoshka prefixes (Kusupati et al., 2022, eq. 1, equal weights). Pictures and texts of one
+//!   concept are positives; none is another's negative.
+//! - Exclusive: InfoNCE between two views of a picture, and between two wordings of a text, each at a
+//!   fixed temperature (Chen et al., 2020, "SimCLR", eq. 1).
+//! - Orthogonality: linear centred kernel alignment of shared and exclusive vectors, with gradients
+//!   into both: without one into the shared side, what is exclusive stays in both.
+
+use candle_core::Tensor;
+use diptych_model::DualEncoder;
+use serde::Deserialize;
+
+use super::{
+    Context, Entry, Losses, Objective, Player, bounded_scale, check_weight, losses, parse,
+};
+use crate::error::{Error, Result};
+use crate::loader::{Batch, BatchPlan};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "split",
+    example: "exclusive_weight = 0.1\northogonality_weight = 0.1\ncentring_weight = 1.0\nexclusive_temperature = 0.1",
+    build: |table| Ok(Box::new(Split::new(parse(table)?)?)),
+};
+
+/// Everything, in one turn.
+const PLAYERS: [Player; 1] = [Player { name: "encoders", prefixes: &[""] }];
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Settings {
+    /// Weight of the exclusive terms (the shared one has 1), 0 or more.
+    exclusive_weight: f64,
+    /// Weight of the orthogonality, 0 or more.
+    orthogonality_weight: f64,
+    /// Weight of the concentration of the shared vectors, 0 or more. Without it, the easiest first
+    /// gain is to draw all vectors together, and coming apart again takes a hundred steps.
+    centring_weight: f64,
+    /// Divides the similarities of exclusive vectors, above 0.
+    exclusive_temperature: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            exclusive_weight: 0.1,
+            orthogonality_weight: 0.1,
+            centring_weight: 1.0,
+            exclusive_temperature: 0.1,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Split {
+    settings: Settings,
+    /// Prefixes of the shared vectors that are trained, the whole one last.
+    prefixes: Vec<usize>,
+}
+
+impl Split {
+    fn new(settings: Settings) -> Result<Self> {
+        check_weight("exclusive_weight", settings.exclusive_weight)?;
+        check_weight("orthogonality_weight", settings.orthogonality_weight)?;
+        check_weight("centring_weight", settings.centring_weight)?;
+        check_weight("exclusive_temperature", settings.exclusive_temperature)?;
+        if settings.exclusive_temperature == 0.0 {
+            return Err(Error::setting("objective.exclusive_temperature", "must be above 0"));
+        }
+        Ok(Self { settings, prefixes: Vec::new() })
+    }
+
+    /// Pictures (P, S) against texts (T, S) of the concepts given.
+    fn shared(
+        &self,
+        (pictures, texts): (&Tensor, &Tensor),
+        scale: &Tensor,
+        batch: &Batch,
+    ) -> Result<Tensor> {
+        let mut sum = None;
+        for dims in &self.prefixes {
+            let pictures = losses::prefix(pictures, *dims)?;
+            let texts = losses::prefix(texts, *dims)?.t()?.contiguous()?;
+            let logits = pictures.matmul(&texts)?.broadcast_mul(scale)?;
+            let loss =
+                losses::symmetric_info_nce(&logits, &batch.picture_concepts, &batch.text_concepts)?;
+            sum = Some(match sum {
+                None => loss,
+                Some(sum) => (sum + loss)?,
+            });
+        }
+        let sum = sum.ok_or_else(|| Error::setting("heads", "the stage was not begun"))?;
+        Ok((sum / self.prefixes.len() as f64)?)
+    }
+
+    /// First and second views of the same items: row i of one against all rows of the other.
+    /// `vectors` has `count` rows of first views, then the second views of the first of them.
+    fn exclusive(&self, vectors: &Tensor, count: usize) -> Result<Tensor> {
+        let seconds = vectors.dim(0)? - count;
+        let first = vectors.narrow(0, 0, seconds)?.contiguous()?;
+        let second = vectors.narrow(0, count, seconds)?.t()?.contiguous()?;
+        let logits = (first.matmul(&second)? / self.settings.exclusive_temperature)?;
+        let items: Vec<u32> = (0..seconds as u32).collect();
+        losses::symmetric_info_nce(&logits, &items, &items)
+    }
+}
+
+impl Objective for Split {
+    fn check(&self, plan: &BatchPlan) -> Result<()> {
+        if !plan.pictures {
+            return Err(Error::setting("batch.pictures", "`split` needs pictures"));
+        }
+        let too_few = plan.second_pictures < 2 || plan.second_texts < 2;
+        if self.settings.exclusive_weight > 0.0 && too_few {
+            let message = "at least 2, or exclusive_weight = 0";
+            return Err(Error::setting("batch.second_pictures, batch.second_texts", message));
+        }
+        Ok(())
+    }
+
+    fn players(&self) -> &'static [Player] {
+        &PLAYERS
+    }
+
+    fn begin(&mut self, context: Context<'_>) -> Result<()> {
+        self.prefixes = context.heads.matryoshka.clone();
+        self.prefixes.push(context.heads.shared);
+        Ok(())
+    }
+
+    fn losses(&mut self, _: &Player, encoder: &DualEncoder, batch: &Batch) -> Result<Losses> {
+        let pixels = batch.pixels.as_ref();
+        let pixels = pixels.ok_or_else(|| Error::setting("batch.pictures", "missing"))?;
+        let pictures = encoder.encode_images(pixels)?;
+        let texts = encoder.encode_texts(&batch.tokens)?;
+        let (count_p, count_t) = (batch.picture_concepts.len(), batch.text_concepts.len());
+        let first = |vectors: &Tensor, count: usize| vectors.narrow(0, 0, count)?.contiguous();
+        let shared_p = first(&pictures.shared, count_p)?;
+        let shared_t = first(&texts.shared, count_t)?;
+        let shared = self.shared((&shared_p, &shared_t), &bounded_scale(encoder)?, batch)?;
+        let centring = [losses::concentration(&shared_p)?, losses::concentration(&shared_t)?];
+        let both = (&centring[0] + &centring[1])?;
+        let mut total = (&shared + (both * self.settings.centring_weight)?)?;
+        let [concentration_image, concentration_text] = centring;
+        let mut terms = vec![
+            ("shared", shared),
+            ("concentration_image", concentration_image),
+            ("concentration_text", concentration_text),
+            ("logit_scale", encoder.logit_scale().detach()),
+        ];
+        if self.settings.exclusive_weight > 0.0 {
+            let image = self.exclusive(&pictures.exclusive, count_p)?;
+            let text = self.exclusive(&texts.exclusive, count_t)?;
+            total = (total + ((&image + &text)? * self.settings.exclusive_weight)?)?;
+            terms.extend([("exclusive_image", image), ("exclusive_text", text)]);
+        }
+        if self.settings.orthogonality_weight > 0.0 {
+            let image = losses::alignment(&shared_p, &first(&pictures.exclusive, count_p)?)?;
+            let text = losses::alignment(&shared_t, &first(&texts.exclusive, count_t)?)?;
+            total = (total + ((&image + &text)? * self.settings.orthogonality_weight)?)?;
+            terms.extend([("alignment_image", image), ("alignment_text", text)]);
+        }
+        Ok(Losses { total, terms })
+    }
+}

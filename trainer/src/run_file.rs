@@ -1,0 +1,245 @@
+//! A run as one TOML file: data, model, augmentation, stages, cadence, seed.
+
+use std::path::{Path, PathBuf};
+
+use diptych_model::ModelConfig;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::corpus::HoldOut;
+use crate::error::{Error, Result};
+use crate::loader::{Augmentation, BatchPlan};
+use crate::objective;
+use crate::optim::{AdamSettings, ParameterGroup};
+use crate::preprocessing::PreprocessingConfig;
+use crate::schedule::Schedule;
+
+/// A run, typed and complete.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunFile {
+    /// A word for the run, written into the bundle.
+    pub name: String,
+    /// What the model knows, in words, written into the bundle ("emoji").
+    pub domain: String,
+    /// Decides initial weights, batches and augmentation.
+    pub seed: u64,
+    /// What is trained on.
+    pub data: DataConfig,
+    /// From bytes to what the towers read.
+    #[serde(default)]
+    pub preprocessing: PreprocessingConfig,
+    /// The towers and heads.
+    #[serde(default)]
+    pub model: ModelConfig,
+    /// What similarities are multiplied with when training starts, above 0 to 100. Low: the towers
+    /// first learn to tell things apart, where a high one makes them draw everything together.
+    #[serde(default = "default_initial_scale")]
+    pub initial_scale: f64,
+    /// How pictures and texts are varied.
+    #[serde(default)]
+    pub augment: Augmentation,
+    /// How often progress is saved and measured.
+    #[serde(default)]
+    pub cadence: Cadence,
+    /// What is trained, in order. At least one.
+    pub stages: Vec<Stage>,
+}
+
+const fn default_initial_scale() -> f64 {
+    5.0
+}
+
+/// What is trained on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// A prepared dataset, relative to the working folder. The command line may name another.
+    pub folder: PathBuf,
+    /// Texts that training never sees; absent: it sees all.
+    #[serde(default)]
+    pub hold_out: Option<HoldOut>,
+}
+
+/// How often progress is saved and measured, in steps; 0 for only at the end of each stage.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cadence {
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Steps between evaluations.
+    pub evaluate_every: u64,
+    /// Checkpoints kept, at least 1.
+    pub keep: usize,
+}
+
+impl Default for Cadence {
+    fn default() -> Self {
+        Self { checkpoint_every: 100, evaluate_every: 0, keep: 2 }
+    }
+}
+
+/// A part of the run with one objective.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// A word for logs.
+    pub name: String,
+    /// Optimizer steps, at least 1.
+    pub steps: u64,
+    /// Steps over which the learning rate rises; fewer than `steps`.
+    #[serde(default)]
+    pub warmup_steps: u64,
+    /// The last step's learning rate as a share of the peak, 0 to 1.
+    #[serde(default)]
+    pub final_share: f64,
+    /// The largest global gradient norm; absent: not clipped.
+    #[serde(default)]
+    pub clip_norm: Option<f64>,
+    /// What a batch holds.
+    pub batch: BatchPlan,
+    /// `kind` and the settings of the objective, see [`objective::OBJECTIVES`].
+    pub objective: toml::Table,
+    /// Which variables train, and how fast. Those in no group are frozen.
+    pub groups: Vec<ParameterGroup>,
+    /// Constants of the optimizer.
+    #[serde(default)]
+    pub adam: AdamSettings,
+}
+
+impl Stage {
+    /// The stage's learning-rate schedule.
+    #[must_use]
+    pub const fn schedule(&self) -> Schedule {
+        Schedule {
+            steps: self.steps,
+            warmup_steps: self.warmup_steps,
+            final_share: self.final_share,
+        }
+    }
+}
+
+impl RunFile {
+    /// Reads and validates a run file.
+    ///
+    /// # Errors
+    /// [`Error::RunFile`] with line and column for what is no such file, [`Error::Setting`] naming
+    /// the first value that cannot be used.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and validates the text of a run file that stands in `path`.
+    ///
+    /// # Errors
+    /// As [`RunFile::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let run: Self = toml::from_str(text).map_err(|error| Error::RunFile {
+            path: path.to_path_buf(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        run.check()?;
+        Ok(run)
+    }
+
+    /// Checks every value, before anything is read or built.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the first value that cannot be used.
+    pub fn check(&self) -> Result<()> {
+        self.model.validate()?;
+        self.preprocessing.image.validate()?;
+        self.preprocessing.text.validate()?;
+        let size = self.model.image_tower.size();
+        if size != self.preprocessing.image.size as usize {
+            let message = format!("must be model.image_tower.size, {size}");
+            return Err(Error::setting("preprocessing.image.size", message));
+        }
+        if self.preprocessing.text.vocabulary() as usize > self.model.text_tower.vocabulary() {
+            let most = self.model.text_tower.vocabulary();
+            let message = format!("the text tower takes ids below {most} only");
+            return Err(Error::setting("preprocessing.text", message));
+        }
+        if let Some(hold_out) = self.data.hold_out {
+            hold_out.check()?;
+        }
+        if !(self.initial_scale > 0.0 && self.initial_scale <= 100.0) {
+            return Err(Error::setting("initial_scale", "must be above 0 and at most 100"));
+        }
+        self.augment.image.check()?;
+        self.augment.text.check()?;
+        if self.cadence.keep == 0 {
+            return Err(Error::setting("cadence.keep", "must be at least 1"));
+        }
+        if self.stages.is_empty() {
+            return Err(Error::setting("stages", "there must be at least one"));
+        }
+        let check =
+            |(index, stage): (usize, &Stage)| check_stage(stage, &format!("stages[{index}]"));
+        self.stages.iter().enumerate().try_for_each(check)
+    }
+
+    /// SHA-256, in hex, of everything that decides the result: all but the data's folder.
+    ///
+    /// # Errors
+    /// If the run cannot be written as JSON.
+    pub fn digest(&self) -> Result<String> {
+        let mut run = self.clone();
+        run.data.folder = PathBuf::new();
+        let canonical = serde_json::to_vec(&run)
+            .map_err(|error| Error::setting("run file", error.to_string()))?;
+        Ok(hex::encode(Sha256::digest(canonical)))
+    }
+
+    /// The run as TOML, to lie beside its checkpoints.
+    ///
+    /// # Errors
+    /// If a value has no TOML form.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::setting("run file", error.to_string()))
+    }
+}
+
+fn check_stage(stage: &Stage, at: &str) -> Result<()> {
+    let fail = |name: &str, message: &str| Err(Error::setting(format!("{at}.{name}"), message));
+    if stage.steps == 0 {
+        return fail("steps", "must be at least 1");
+    }
+    if stage.warmup_steps >= stage.steps {
+        return fail("warmup_steps", "must be below steps");
+    }
+    if !(0.0..=1.0).contains(&stage.final_share) {
+        return fail("final_share", "must be in 0..=1");
+    }
+    if stage.clip_norm.is_some_and(|norm| !(norm > 0.0 && norm.is_finite())) {
+        return fail("clip_norm", "must be above 0");
+    }
+    stage.batch.check(&format!("{at}.batch"))?;
+    let prefixed = |error: Error| match error {
+        Error::Setting { field, message } => Error::setting(format!("{at}.{field}"), message),
+        other => other,
+    };
+    objective::build(&stage.objective)
+        .and_then(|objective| objective.check(&stage.batch))
+        .map_err(prefixed)?;
+    if stage.groups.is_empty() {
+        return fail("groups", "there must be at least one");
+    }
+    for group in &stage.groups {
+        if !(group.learning_rate > 0.0 && group.learning_rate.is_finite()) {
+            return fail("groups.learning_rate", "must be above 0");
+        }
+        if !(group.weight_decay >= 0.0 && group.weight_decay.is_finite()) {
+            return fail("groups.weight_decay", "must be 0 or more");
+        }
+    }
+    let AdamSettings { beta1, beta2, epsilon } = stage.adam;
+    if ![beta1, beta2].iter().all(|beta| (0.0..1.0).contains(beta)) || epsilon <= 0.0 {
+        return fail("adam", "beta1 and beta2 are in 0 to below 1, epsilon above 0");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
