@@ -1,0 +1,93 @@
+//! From arguments to an exit code: 0 ok, 1 failure, 2 usage.
+//!
+//! - `args`: what can be said; `out`: where answers go
+//! - `search`, `embed`, `put`, `items`, `collections`, `info`: a command each
+//! - `value`, `table`, `pictures`: how things look, as JSON and for people
+
+mod args;
+mod collections;
+mod embed;
+mod info;
+mod items;
+mod out;
+mod pictures;
+mod put;
+mod search;
+mod table;
+mod value;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use diptych::{Client, Options};
+
+use self::args::{Arguments, Command, Shared};
+use self::out::{Out, say};
+
+/// What a command comes to when nothing prevented it from being carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// All of it is done.
+    Done,
+    /// Some of it is not, and it was told.
+    Partly,
+}
+
+/// Reads the arguments, runs the command, and tells what went wrong in one sentence.
+pub(crate) fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too, to standard output and with code 0.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let outcome = runtime.block_on(run(arguments));
+    // A picture that is being read from a slow disk must not hold up the end.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Partly) => ExitCode::FAILURE,
+        Err(error) if out::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let Arguments { shared, command } = arguments;
+    let out = Out::new(shared.json);
+    match command {
+        Command::Search(args) => search::run(&connect(&shared).await?, &shared, args, out).await?,
+        Command::Embed(args) => embed::run(&connect(&shared).await?, args, out).await?,
+        Command::Put(args) => return put::run(&shared, args, out).await,
+        Command::Get(args) => items::get(&connect(&shared).await?, &shared, args, out).await?,
+        Command::Delete(args) => {
+            items::delete(&connect(&shared).await?, &shared, args, out).await?;
+        }
+        Command::Collections(args) => {
+            collections::run(&connect(&shared).await?, args.command, out).await?;
+        }
+        Command::Info => info::run(&connect(&shared).await?, out).await?,
+    }
+    Ok(Outcome::Done)
+}
+
+async fn connect(shared: &Shared) -> diptych::Result<Client> {
+    let mut options = Options::default();
+    if let Some(deadline) = shared.deadline {
+        options.deadline = deadline;
+    }
+    Client::connect_with(&shared.server, options).await
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    say(&format!("diptych: {error:#}"));
+    std::io::stderr().flush().ok();
+    ExitCode::FAILURE
+}
