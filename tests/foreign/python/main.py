@@ -1,0 +1,31 @@
+"""A client of Diptych that has nothing of ours but the proto files.
+
+    python tests/foreign/python/main.py HOST:PORT '{"do": "contract"}'
+    python tests/foreign/python/main.py HOST:PORT '{"do": "accuracy", "phrases": "tests/fixtures/phrases.jsonl"}'
+
+Prints one JSON object. It needs the grpcio packages of scripts/tools.txt and judges nothing: tests/tests/it/foreign.rs and
+accuracy.rs say what must come out.
+"""
+
+import json
+import sys
+
+import accuracy
+import contract
+
+
+def main():
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    address, job = sys.argv[1], json.loads(sys.argv[2])
+    if job["do"] == "contract":
+        told = contract.run(address)
+    elif job["do"] == "accuracy":
+        told = accuracy.run(address, job["phrases"])
+    else:
+        raise SystemExit(f"cannot do {job['do']!r}; can do: contract, accuracy")
+    json.dump(told, sys.stdout, ensure_ascii=False)
+    print()
+
+
+main()

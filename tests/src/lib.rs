@@ -1,0 +1,28 @@
+//! What the tests of the whole system share. They drive the real programs and know nothing of their insides.
+//!
+//! - [`program`]: the programs, built once.
+//! - [`process`]: a server on free ports that ends with its test.
+//! - [`api`]: clients of every service and short ways to make requests.
+//! - [`inputs`]: seeded pictures and texts.
+//! - [`refusal`]: what an error says about itself.
+//! - [`foreign`]: the Python client, which has nothing of ours.
+//! - [`emoji`]: questions about the sample collection.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where something is not as it should be"
+)]
+
+pub mod api;
+pub mod emoji;
+pub mod foreign;
+pub mod inputs;
+pub mod process;
+pub mod program;
+pub mod refusal;
+
+pub use api::Api;
+pub use process::Server;
+pub use program::{checkout, program};
+pub use refusal::Refusal;
