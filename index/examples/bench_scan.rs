@@ -100,7 +100,7 @@ async fn fill(engine: &EmbeddedEngine, rows: usize, dims: &Dims) -> anyhow::Resu
     for start in (0..rows).step_by(BATCH) {
         let end = rows.min(start + BATCH);
         let items = (start..end).map(|n| item(n as u64, dims)).collect::<anyhow::Result<_>>()?;
-        engine.put(NAME, PutBatch { items, request: None }).await?;
+        engine.put(NAME, PutBatch { items, ..PutBatch::default() }).await?;
     }
     let rate = rows as f64 / started.elapsed().as_secs_f64();
     print(&format!("{:<44} {rate:>10.0} items/s", format!("put in batches of {BATCH}")));
@@ -194,7 +194,8 @@ async fn composed(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
 async fn single_puts(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
     let mut times = Vec::with_capacity(QUERIES);
     for n in 0..QUERIES {
-        let batch = PutBatch { items: vec![item(1_000_000 + n as u64, dims)?], request: None };
+        let batch =
+            PutBatch { items: vec![item(1_000_000 + n as u64, dims)?], ..PutBatch::default() };
         let started = Instant::now();
         engine.put(NAME, batch).await?;
         times.push(started.elapsed());

@@ -46,7 +46,7 @@ use crate::{
         Capabilities, DeleteBatch, DeleteOutcome, Engine, Fields, Nearest, Neighbours, Pages,
         PutBatch, PutOutcome, RequestKey, Scan, ScanPage, StoredOutcome, StoredVector,
     },
-    error::{Error, Rejection, Result},
+    error::{Error, Kind, Rejection, Result},
     store::{
         Store,
         key::{CollectionId, Slot},
@@ -80,6 +80,7 @@ impl Collection {
     fn info(&self) -> CollectionInfo {
         let view = self.view.load();
         CollectionInfo {
+            number: self.id,
             spec: self.spec.clone(),
             created_at_ms: self.created_at_ms,
             generation: view.generation,
@@ -112,6 +113,8 @@ pub struct EmbeddedEngine {
     scans: ThreadPool,
     walk_cost_rows: usize,
     cancel: Arc<AtomicBool>,
+    /// The disk refused the last write.
+    refused: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -148,6 +151,12 @@ impl EmbeddedEngine {
         !threads.is_empty() && !threads.iter().any(JoinHandle::is_finished)
     }
 
+    /// Whether writes can be expected to succeed: the threads are alive, and the disk did not refuse
+    /// the last write. A disk that did is tried again by itself.
+    pub fn takes_writes(&self) -> bool {
+        self.is_alive() && !self.refused.load(Ordering::Relaxed)
+    }
+
     /// Waits until no graph is due or under way.
     ///
     /// # Errors
@@ -155,7 +164,7 @@ impl EmbeddedEngine {
     pub async fn settle(&self) -> Result<()> {
         let (sender, receiver) = oneshot::channel();
         self.send(Message::Settle(sender))?;
-        receiver.await.map_err(|_| Error::Closed)
+        receiver.await.map_err(|_| self.ended())
     }
 
     fn store(&self) -> Result<Arc<Store>> {
@@ -170,7 +179,16 @@ impl EmbeddedEngine {
     }
 
     fn send(&self, message: Message) -> Result<()> {
-        self.messages.send(message).map_err(|_| Error::Closed)
+        self.messages.send(message).map_err(|_| self.ended())
+    }
+
+    /// Why the writing thread does not answer: it was told to end, or it panicked.
+    fn ended(&self) -> Error {
+        if self.queue.is_closed() {
+            Error::Closed
+        } else {
+            Error::internal("the writing thread has ended; restart the program")
+        }
     }
 
     /// Hands a write to the writing thread and waits for its answer.
@@ -178,7 +196,7 @@ impl EmbeddedEngine {
         let permit = Arc::clone(&self.queue).acquire_owned().await.map_err(|_| Error::Closed)?;
         let (sender, receiver) = oneshot::channel();
         self.send(Message::Write(Box::new(write(Reply { sender, permit }))))?;
-        receiver.await.map_err(|_| Error::Closed)?
+        receiver.await.map_err(|_| self.ended())?
     }
 
     /// Runs something that reads the store on a thread that may wait for the disk.
@@ -257,8 +275,15 @@ impl Engine for EmbeddedEngine {
     async fn put(&self, collection: &str, batch: PutBatch) -> Result<PutOutcome> {
         let store = self.store()?;
         let collection = self.open_collection(collection)?;
+        if batch.collection.is_some_and(|number| number != collection.id) {
+            return Err(Error::CollectionMissing { name: collection.spec.name.clone() });
+        }
         let target = Arc::clone(&collection);
-        let batch = blocking(move || prepare::prepare(&store, &target, batch)).await?;
+        let prepared = blocking(move || prepare::prepare(&store, &target, batch)).await;
+        let batch = prepared.map_err(|error| match error.kind() {
+            Kind::Unavailable => error.not_committed(),
+            _ => error,
+        })?;
         self.write(|reply| Write::Put { collection, batch, reply }).await
     }
 
@@ -290,10 +315,8 @@ impl Engine for EmbeddedEngine {
         fields: Fields,
     ) -> Result<Vec<Option<Item>>> {
         let ids = ids.to_vec();
-        self.read(collection, move |store, collection| {
-            ids.iter().map(|id| read::item(store, collection, id, fields)).collect()
-        })
-        .await
+        self.read(collection, move |store, collection| read::items(store, collection, &ids, fields))
+            .await
     }
 
     async fn scan(&self, collection: &str, scan: Scan) -> Result<ScanPage> {
@@ -317,6 +340,10 @@ impl Engine for EmbeddedEngine {
         let view = collection.view.load_full();
         let walk_cost_rows = self.walk_cost_rows;
         self.scans.spawn(move || {
+            if sender.is_closed() {
+                // The caller left while the scan waited for its turn.
+                return;
+            }
             let question = Question {
                 vector: &vector,
                 filter: query.filter.as_deref(),

@@ -53,6 +53,11 @@ pub struct PutBatch {
     pub items: Vec<NewItem>,
     /// Makes the batch repeatable.
     pub request: Option<RequestKey>,
+    /// [`CollectionInfo::number`] of the collection that the items were made for. Where the name
+    /// stands for another one by now, the batch is refused as one for a missing collection.
+    pub collection: Option<u32>,
+    /// Stored with the outcome and given back by it: what the caller needs to answer a repeat.
+    pub note: Vec<u8>,
 }
 
 /// A written item.
@@ -71,6 +76,8 @@ pub struct PutOutcome {
     pub results: Vec<Result<Written, Rejection>>,
     /// Generation of the collection after the write.
     pub generation: u64,
+    /// The note of the batch; of a repeated one, that of the first.
+    pub note: Vec<u8>,
 }
 
 /// Which items to delete.

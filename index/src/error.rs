@@ -219,7 +219,7 @@ pub enum Error {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A write that shared a commit with others that failed.
+    /// A write that failed, and left nothing behind.
     #[error("the write was not committed: {cause}")]
     NotCommitted {
         /// The cause in words.
@@ -278,6 +278,22 @@ impl Error {
         source: std::io::Error,
     ) -> Self {
         Self::Io { action, path: path.into(), source }
+    }
+
+    /// The error with its causes, in one line.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+
+    /// What the caller of a write is told that failed for this reason.
+    pub(crate) fn not_committed(&self) -> Self {
+        Self::NotCommitted { cause: self.chain(), kind: self.kind() }
     }
 
     pub(crate) fn internal(what: impl Into<String>) -> Self {

@@ -11,15 +11,17 @@ use crate::{
 
 /// Deepest nesting of a filter; a single condition has depth 1.
 pub const FILTER_MAX_DEPTH: usize = 8;
-/// Most nodes of a filter: conditions, connectives, and values of `In`.
+/// Most nodes of a filter: conditions and connectives.
 pub const FILTER_MAX_NODES: usize = 128;
+/// Most values of one `In`.
+pub const FILTER_MAX_VALUES: usize = 128;
 
 /// How a field is compared with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Comparison {
     /// Equal.
     Eq,
-    /// Not equal; holds also where the field is missing or of another type.
+    /// Not equal.
     Ne,
     /// Less.
     Lt,
@@ -33,9 +35,9 @@ pub enum Comparison {
 
 /// A condition on an item's metadata.
 ///
-/// Numbers compare with numbers, texts by their bytes, booleans only for equality and as
-/// false < true. Every condition but `Ne` fails where the field is missing or of another type. On
-/// a list of texts a condition holds when it holds for one of them.
+/// Numbers compare with numbers, texts by their bytes, booleans for equality only. Every condition
+/// fails where the field is missing or of another type, `Ne` too. On a list of texts a condition
+/// holds when it holds for one of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Filter {
     /// All hold; true when empty.
@@ -113,12 +115,18 @@ impl Filter {
             }
             Self::Not(part) => part.check_node(depth + 1, nodes),
             Self::Exists { field } => check_field(field),
-            Self::Compare { field, value, .. } => {
+            Self::Compare { field, op, value } => {
                 check_field(field)?;
-                check_value(value)
+                match op {
+                    Comparison::Eq | Comparison::Ne => check_value(value),
+                    _ => check_ordered(value),
+                }
             }
             Self::In { field, values } => {
-                *nodes += values.len();
+                if values.len() > FILTER_MAX_VALUES {
+                    let found = values.len();
+                    return Err(Rejection::limit("filter", "values", FILTER_MAX_VALUES, found));
+                }
                 check_field(field)?;
                 values.iter().try_for_each(check_value)
             }
@@ -126,7 +134,7 @@ impl Filter {
                 check_field(field)?;
                 for end in [min, max] {
                     if let Bound::Included(value) | Bound::Excluded(value) = end {
-                        check_value(value)?;
+                        check_ordered(value)?;
                     }
                 }
                 Ok(())
@@ -146,15 +154,15 @@ impl Filter {
             Self::Not(part) => !part.passes(fields),
             Self::Exists { field } => fields.field(field).is_some(),
             Self::Compare { field, op, value } => {
-                let found = fields.field(field);
-                match op {
-                    Comparison::Ne => !found.is_some_and(|f| holds(f, value, Ordering::is_eq)),
-                    Comparison::Eq => found.is_some_and(|f| holds(f, value, Ordering::is_eq)),
-                    Comparison::Lt => found.is_some_and(|f| holds(f, value, Ordering::is_lt)),
-                    Comparison::Le => found.is_some_and(|f| holds(f, value, Ordering::is_le)),
-                    Comparison::Gt => found.is_some_and(|f| holds(f, value, Ordering::is_gt)),
-                    Comparison::Ge => found.is_some_and(|f| holds(f, value, Ordering::is_ge)),
-                }
+                let test = match op {
+                    Comparison::Eq => Ordering::is_eq,
+                    Comparison::Ne => Ordering::is_ne,
+                    Comparison::Lt => Ordering::is_lt,
+                    Comparison::Le => Ordering::is_le,
+                    Comparison::Gt => Ordering::is_gt,
+                    Comparison::Ge => Ordering::is_ge,
+                };
+                fields.field(field).is_some_and(|found| holds(found, value, test))
             }
             Self::In { field, values } => fields
                 .field(field)
@@ -182,6 +190,14 @@ fn check_value(value: &Value) -> Result<(), Rejection> {
             Err(Rejection::invalid("filter", "compares with a list; use `in` for several values"))
         }
         Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) => Ok(()),
+    }
+}
+
+/// A value that others are less or greater than.
+fn check_ordered(value: &Value) -> Result<(), Rejection> {
+    match value {
+        Value::Bool(_) => Err(Rejection::invalid("filter", "orders booleans")),
+        value => check_value(value),
     }
 }
 

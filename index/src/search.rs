@@ -109,8 +109,8 @@ pub struct SearchReply {
     /// Generation of the collection. A later page may see another one: see
     /// [`crate::engine::Pages::BestEffort`].
     pub generation: u64,
-    /// The query lies in several spaces, its candidates were bounded, and it is not proved that no
-    /// better hit lies beyond them. (For one space [`SearchReply::route`] says all there is.)
+    /// It is not proved that no better hit lies beyond the candidates: they came from a graph, or
+    /// the query lies in several spaces and its candidates were bounded.
     pub cut: bool,
     /// How candidates were found; [`Route::Graph`] when any list came from a graph.
     pub route: Route,

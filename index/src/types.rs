@@ -304,6 +304,8 @@ impl Counts {
 /// A collection as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectionInfo {
+    /// Tells it from any other that ever had its name; never used again.
+    pub number: u32,
     /// What it was made with.
     pub spec: CollectionSpec,
     /// When it was made, milliseconds since 1970-01-01 UTC.

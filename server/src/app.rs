@@ -120,15 +120,15 @@ async fn prepare(config: &Config, parts: &Parts, stage: &Arc<Stage>) -> Result<b
         let sample = sample::Sample {
             engine: Arc::clone(&parts.engine) as _,
             models: Arc::clone(&parts.models),
-            mark: config.data_dir.join("sample-emoji-filled"),
+            store: config.store_dir(),
         };
         let progress = tell_progress(Arc::clone(stage));
         filled = sample.fill(&progress).await.context("the sample collection cannot be filled")?;
     }
     stage.set("trying a search");
-    // The use case lets itself in like any caller; health waits for the answer.
-    parts.service.set_ready(true);
+    // Before the door opens: callers who wait for it must neither take its places nor change what it asks.
     ask::every_collection(parts).await?;
+    parts.service.set_ready(true);
     stage.serve();
     Ok(filled)
 }

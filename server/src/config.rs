@@ -167,6 +167,12 @@ impl Config {
             let address = self.listen;
             faults.push(format!("listen and ops_listen are both {address}, must be two addresses"));
         }
+        let (batch, queue) = (self.limits.batch_items, self.encoder.queue_items);
+        if batch > queue {
+            faults.push(format!(
+                "batch_items is {batch}, must be at most queue_items, which is {queue}: no encoder could take such a batch"
+            ));
+        }
         let message = self.limits.message_bytes as u64;
         let parts = [
             ("image_bytes", self.limits.image_bytes),
@@ -179,6 +185,11 @@ impl Config {
                 show_bytes(message)
             ));
         }
+    }
+
+    /// The folder of the store: everything that must go and come with it lies in there.
+    pub(crate) fn store_dir(&self) -> PathBuf {
+        self.data_dir.join("store")
     }
 
     /// The settings as `--check-config` prints them: a file that, given as `--config`, has the same effect.

@@ -1,15 +1,17 @@
 //! What a call can fail with, free of transport: `grpc/status.rs` alone turns it into a status.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use diptych_proto::v1::ErrorReason;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The classes that callers may branch on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// The request is wrong and stays wrong.
     Invalid,
@@ -34,7 +36,7 @@ pub enum Kind {
 }
 
 /// A field of the request and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// Path of the field, such as `terms[1].vector`.
     pub field: String,
@@ -43,25 +45,26 @@ pub struct Violation {
 }
 
 /// Something that is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resource {
     /// Its type: `collection`, `item`, `bundle`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Its name.
     pub name: String,
 }
 
-/// Why a call failed. Boxed inside, so that results stay small.
-#[derive(Debug, Clone, thiserror::Error)]
+/// Why a call failed. Boxed inside, so that results stay small; stored for those who ask again.
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 #[error("{}", .0.message)]
 pub struct Error(Box<Details>);
 
 /// The parts of an [`Error`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Details {
     /// Class.
     pub kind: Kind,
     /// Published reason.
+    #[serde(with = "by_number")]
     pub reason: ErrorReason,
     /// One sentence for a developer; never captions, pixels or keys.
     pub message: String,
@@ -73,6 +76,22 @@ pub struct Details {
     pub retry_after: Option<Duration>,
     /// Further facts for programs, such as `limit` and `actual`.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// Reasons by their numbers on the wire, which never change.
+mod by_number {
+    use super::{Deserialize, Deserializer, ErrorReason, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        reason: &ErrorReason,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        i32::from(*reason).serialize(out)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<ErrorReason, D::Error> {
+        ErrorReason::try_from(i32::deserialize(from)?).map_err(serde::de::Error::custom)
+    }
 }
 
 impl Error {
@@ -124,7 +143,7 @@ impl Error {
     pub fn missing(reason: ErrorReason, kind: &'static str, name: impl Into<String>) -> Self {
         let name = name.into();
         let mut error = Self::new(Kind::NotFound, reason, format!("there is no {kind} {name:?}"));
-        error.0.resource = Some(Resource { kind, name });
+        error.0.resource = Some(Resource { kind: kind.into(), name });
         error
     }
 
@@ -278,6 +297,7 @@ impl From<diptych_index::Rejection> for Error {
     }
 }
 
+/// A disk that refuses a write is told apart from a store that fails: for the first one may wait.
 impl From<diptych_index::Error> for Error {
     fn from(error: diptych_index::Error) -> Self {
         use diptych_index::Error as Index;
@@ -313,14 +333,41 @@ impl From<diptych_index::Error> for Error {
             }
             other => {
                 tracing::error!(error = %other, "the store failed");
-                let (kind, reason) = match other.kind() {
-                    diptych_index::Kind::Unavailable => {
-                        (Kind::Unavailable, ErrorReason::StorageReadOnly)
-                    }
-                    _ => (Kind::Internal, ErrorReason::StorageFailed),
+                let refused = matches!(other, Index::NotCommitted { .. })
+                    && other.kind() == diptych_index::Kind::Unavailable;
+                let (kind, reason) = if refused {
+                    (Kind::Unavailable, ErrorReason::StorageReadOnly)
+                } else {
+                    (Kind::Internal, ErrorReason::StorageFailed)
                 };
                 Self::new(kind, reason, "the store failed; the server's log says how")
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diptych_index::{Error as Index, Kind as Failed};
+
+    use super::*;
+
+    #[test]
+    fn only_a_write_that_the_disk_refuses_is_told_as_read_only() {
+        let read = || Index::Io {
+            action: "read",
+            path: "sources/ab".into(),
+            source: std::io::Error::other("gone"),
+        };
+        let write = Index::NotCommitted { cause: "full".to_owned(), kind: Failed::Unavailable };
+        let damaged = Index::NotCommitted { cause: "odd".to_owned(), kind: Failed::Corrupt };
+        for (error, kind, reason) in [
+            (write, Kind::Unavailable, ErrorReason::StorageReadOnly),
+            (damaged, Kind::Internal, ErrorReason::StorageFailed),
+            (read(), Kind::Internal, ErrorReason::StorageFailed),
+        ] {
+            let error = Error::from(error);
+            assert_eq!((error.kind(), error.details().reason), (kind, reason));
         }
     }
 }

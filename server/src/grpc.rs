@@ -67,12 +67,28 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Calls at once, over all connections, beyond those that encoders have places for.
+const CALLS_BESIDE: usize = 256;
+
 /// Services and layers, ready to be served.
 #[derive(Debug)]
 pub struct Stack {
     routes: Routes,
     timeout: Duration,
     message_bytes: usize,
+    calls: usize,
+}
+
+impl Stack {
+    fn new(routes: Routes, config: &Config) -> Self {
+        Self {
+            routes,
+            timeout: config.timeout,
+            message_bytes: config.limits.message_bytes,
+            // More than both towers of a bundle have places for: an encoder that is full says so itself.
+            calls: 2 * config.encoder.queue_items + CALLS_BESIDE,
+        }
+    }
 }
 
 /// Health that says NOT_SERVING for every name until told otherwise.
@@ -147,7 +163,7 @@ pub fn routes(
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok(Stack { routes, timeout: config.timeout, message_bytes: bytes })
+    Ok(Stack::new(routes, config))
 }
 
 /// Serves until `stop`, then finishes what runs.
@@ -167,7 +183,7 @@ pub async fn serve(stack: Stack, listener: TcpListener, stop: CancellationToken)
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(DetailsLayer::new(stack.message_bytes))
-        .layer(DeadlineLayer::new(stack.timeout))
+        .layer(DeadlineLayer::new(stack.timeout, stack.calls))
         .add_routes(stack.routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use diptych_index::{
     CollectionInfo, DeleteBatch, DeleteOutcome, Fields, Filter, Item, ItemId, Metadata, Modality,
-    NewItem, PutBatch, RequestKey, Scan, Selection, Vectors, Written,
+    NewItem, PutBatch, PutOutcome, RequestKey, Scan, Selection, StoredOutcome, Vectors, Written,
 };
 use diptych_proto::v1::ErrorReason;
 use tokio::task::JoinSet;
@@ -99,6 +99,9 @@ pub struct ItemPage {
     pub generation: u64,
 }
 
+/// One of several items: sent to the engine, by its id and what was cut of its text, or refused before that.
+type Place = Result<(String, Option<(usize, usize)>)>;
+
 /// An item with its vectors, ready for the engine.
 type Prepared = (NewItem, Option<(usize, usize)>);
 
@@ -116,33 +119,34 @@ impl Service {
     ) -> Result<(Vec<Result<ItemWritten>>, u64)> {
         self.admit()?;
         let info = self.collection(collection).await?;
+        if let Some(request) = &request {
+            let known = self.engine.outcome(&info.spec.name, request).await;
+            match known.map_err(|error| named_at("collection", error))? {
+                Some(StoredOutcome::Put(outcome)) => return told(outcome),
+                Some(StoredOutcome::Delete(_)) => {
+                    return Err(Error::internal("a put has the outcome of a delete"));
+                }
+                None => {}
+            }
+        }
         let mut items = Vec::with_capacity(puts.len());
-        let mut places = Vec::with_capacity(puts.len());
+        let mut places: Vec<Place> = Vec::with_capacity(puts.len());
         for prepared in self.prepare(&info, puts).await? {
             places.push(prepared.map(|(item, truncation)| {
-                let id = item.id.clone();
+                let id = item.id.as_str().to_owned();
                 items.push(item);
                 (id, truncation)
             }));
         }
-        let sent = items.len();
-        let (results, generation) = if sent == 0 {
-            (Vec::new(), info.generation)
-        } else {
-            let outcome = self.engine.put(&info.spec.name, PutBatch { items, request }).await;
-            let outcome = outcome.map_err(|error| named_at("collection", error))?;
-            (outcome.results, outcome.generation)
-        };
-        if results.len() != sent {
-            return Err(Error::internal("the store answered for other items than were sent"));
+        if items.is_empty() {
+            let refused = places.into_iter().filter_map(Result::err).map(Err);
+            return Ok((refused.collect(), info.generation));
         }
-        let mut results = results.into_iter();
-        let lost = || Error::internal("an item has no outcome");
-        let aligned = places.into_iter().map(|place| {
-            let (id, truncation) = place?;
-            Ok(ItemWritten { id, written: results.next().ok_or_else(lost)??, truncation })
-        });
-        Ok((aligned.collect(), generation))
+        let unsaid = |_| Error::internal("what became of the items cannot be stored");
+        let note = serde_json::to_vec(&places).map_err(unsaid)?;
+        let batch = PutBatch { items, request, collection: Some(info.number), note };
+        let outcome = self.engine.put(&info.spec.name, batch).await;
+        told(outcome.map_err(|error| named_at("collection", error))?)
     }
 
     /// Embeds what needs it, all at once. An item that is wrong is refused alone; one that met an overload fails the call,
@@ -279,6 +283,20 @@ impl Service {
         let batch = DeleteBatch { selection, request };
         Ok(self.engine.delete(&info.spec.name, batch).await?)
     }
+}
+
+/// The answer to a put, from what the engine stores of it: so a repeat gets the same, without embedding anything again.
+fn told(outcome: PutOutcome) -> Result<(Vec<Result<ItemWritten>>, u64)> {
+    let unread = |_| Error::internal("what became of the items cannot be read");
+    let places: Vec<Place> = serde_json::from_slice(&outcome.note).map_err(unread)?;
+    let mut results = outcome.results.into_iter();
+    let lost = || Error::internal("an item has no outcome");
+    let aligned = places.into_iter().map(|place| {
+        let (id, truncation) = place?;
+        let written = results.next().ok_or_else(lost)??;
+        Ok(ItemWritten { id: ItemId::try_new(id)?, written, truncation })
+    });
+    Ok((aligned.collect(), outcome.generation))
 }
 
 async fn make(put: ItemPut, model: Result<Arc<Model>>, keep_source: bool) -> Result<Prepared> {

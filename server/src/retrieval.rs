@@ -111,8 +111,14 @@ impl Service {
     ///
     /// # Errors
     /// What is wrong with the question, naming the field; a missing collection or item; an encoder that is overloaded.
-    pub async fn search(&self, mut question: Question) -> Result<Answer> {
+    pub async fn search(&self, question: Question) -> Result<Answer> {
         self.admit()?;
+        self.answer(question).await
+    }
+
+    /// [`Service::search`] for one who was let in before, or who asks before the door opens: an element of a batch, the
+    /// server itself.
+    pub(crate) async fn answer(&self, mut question: Question) -> Result<Answer> {
         let most = self.limits.search_limit;
         let k = Self::bounded("limit", question.limit, (DEFAULT_SEARCH_LIMIT, most))?;
         let collection = self.collection(&question.collection).await?;
@@ -140,7 +146,9 @@ impl Service {
             score: hit.score,
             id: hit.id.as_str().to_owned(),
         };
-        let hits = self.fill(&collection, &mut reply.hits, question.source).await?;
+        let parts = (question.target, question.source);
+        let hits = self.fill(&collection, &mut reply.hits, parts).await?;
+        self.same(&collection).await?;
         let more = reply.more || reply.hits.len() < found;
         let seen = seen.saturating_add(u32::try_from(reply.hits.len()).unwrap_or(u32::MAX));
         let mark = reply.hits.last().filter(|_| more).map(|hit| last(hit, seen));
@@ -208,20 +216,21 @@ impl Service {
         Ok((TermSource::Vector { vector, modality: Some(modality) }, cut))
     }
 
-    /// Reads the hits' items, all at once. An item deleted between search and read is left out; hits for which the reply has
-    /// no room are taken off `hits`.
+    /// Reads the hits' items, all at once. An item that was deleted, or put as the other modality, between search and read is
+    /// left out; hits for which the reply has no room are taken off `hits`.
     async fn fill(
         &self,
         collection: &CollectionInfo,
         hits: &mut Vec<Hit>,
-        source: bool,
+        (target, source): (Modality, bool),
     ) -> Result<Vec<FilledHit>> {
         let ids: Vec<ItemId> = hits.iter().map(|hit| hit.id.clone()).collect();
         let items = self.read(collection, &ids, Fields { source, vectors: false }).await?;
         hits.truncate(items.len());
         let filled = hits.iter_mut().zip(items).filter_map(|(hit, item)| {
             let term_scores = std::mem::take(&mut hit.term_scores);
-            Some(FilledHit { score: hit.score, term_scores, item: item? })
+            let item = item.filter(|item| item.modality == target)?;
+            Some(FilledHit { score: hit.score, term_scores, item })
         });
         Ok(filled.collect())
     }

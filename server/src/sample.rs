@@ -1,7 +1,7 @@
 //! The sample that a server without flags serves: a bundle and a pack of pictures and names, both built in.
 //!
 //! On first start the collection `emoji` is made and filled, its vectors computed, not shipped. A start that was cut off goes
-//! on where it stood. A mark in the data folder ends this for good: what a user deletes later stays deleted.
+//! on where it stood. A mark in the store's folder ends this for good: what a user deletes later stays deleted.
 
 mod pack;
 #[cfg(test)]
@@ -55,8 +55,8 @@ pub struct Sample {
     pub engine: Arc<dyn Engine>,
     /// What makes its vectors.
     pub models: Arc<Models>,
-    /// The file that says that it was filled.
-    pub mark: PathBuf,
+    /// Folder of the store, in which the mark lies: a store that is moved away takes it along.
+    pub store: PathBuf,
 }
 
 impl Sample {
@@ -70,9 +70,10 @@ impl Sample {
 
     async fn fill_from(&self, pack: &'static [u8], progress: &Progress) -> Result<bool> {
         let found = self.find().await?;
-        if self.mark.exists() {
+        let mark = self.mark();
+        if mark.exists() {
             if found.is_none() {
-                let mark = self.mark.display().to_string();
+                let mark = mark.display().to_string();
                 tracing::info!(
                     mark,
                     "the sample collection was deleted; without the mark it would be made again"
@@ -84,9 +85,13 @@ impl Sample {
         let items = tokio::task::spawn_blocking(|| pack::read(pack)).await?;
         let items = items.context("the built-in sample pack is damaged; build anew")?;
         self.put_missing(&model, items, progress).await?;
-        write_mark(&self.mark)
-            .with_context(|| format!("{} cannot be written", self.mark.display()))?;
+        write_mark(&mark).with_context(|| format!("{} cannot be written", mark.display()))?;
         Ok(true)
+    }
+
+    /// The file that says that the collection was filled.
+    fn mark(&self) -> PathBuf {
+        self.store.join("sample-emoji-filled")
     }
 
     async fn find(&self) -> Result<Option<CollectionInfo>> {
@@ -141,7 +146,8 @@ impl Sample {
             // On the encoder itself, not through its queues: nobody else asks yet, and large batches are quick.
             let encoder = Arc::clone(model.encoder());
             let items = tokio::task::spawn_blocking(move || embed(&encoder, batch)).await??;
-            let outcome = self.engine.put(COLLECTION, PutBatch { items, request: None }).await?;
+            let outcome =
+                self.engine.put(COLLECTION, PutBatch { items, ..PutBatch::default() }).await?;
             if let Some(refused) = outcome.results.into_iter().find_map(Result::err) {
                 bail!("the built-in sample pack holds an item that the store refuses: {refused}");
             }

@@ -130,6 +130,20 @@ impl Service {
         }
     }
 
+    /// Makes sure, after work that read a collection by name, that it was this one all the time. Numbers are never used
+    /// again, so asking at the end is enough.
+    ///
+    /// # Errors
+    /// NOT_FOUND when it was deleted meanwhile, though another one may have its name now.
+    pub(crate) async fn same(&self, collection: &CollectionInfo) -> Result<()> {
+        let name = &collection.spec.name;
+        let now = self.collection(name).await?;
+        if now.number == collection.number {
+            return Ok(());
+        }
+        Err(Error::missing(ErrorReason::CollectionNotFound, "collection", name).at("collection"))
+    }
+
     /// The bundle that makes a collection's vectors.
     ///
     /// # Errors
@@ -183,4 +197,37 @@ pub(crate) fn named_at(field: &str, error: diptych_index::Error) -> Error {
     let named = matches!(error, Index::CollectionMissing { .. } | Index::CollectionExists { .. });
     let error = Error::from(error);
     if named { error.at(field) } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use diptych_index::{CollectionSpec, Dims, EmbeddedConfig, EmbeddedEngine};
+
+    use super::*;
+    use crate::config::{Config, Flags};
+
+    #[tokio::test]
+    async fn a_collection_that_was_made_anew_is_not_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::resolve(&Flags::default(), std::iter::empty()).unwrap();
+        let settings = EmbeddedConfig::new(folder.path().join("store"));
+        let engine = Arc::new(EmbeddedEngine::open(&settings).unwrap());
+        let bundle = diptych_model::testing::tiny_bundle(7).unwrap();
+        let model = Model::start(bundle, config.encoder).unwrap();
+        let models = Arc::new(Models::new(folder.path().join("bundles"), model));
+        let key = PageKey::new(*b"0123456789abcdef");
+        let service = Service::new(Arc::clone(&engine) as _, models, config.limits, key);
+        let spec = CollectionSpec {
+            name: "things".to_owned(),
+            embedding_digest: None,
+            dims: Dims { shared: Some(4), exclusive_image: None, exclusive_text: None },
+            keep_source: true,
+            description: String::new(),
+        };
+        let first = engine.create_collection(spec.clone()).await.unwrap();
+        service.same(&first).await.unwrap();
+        engine.drop_collection("things").await.unwrap();
+        engine.create_collection(spec).await.unwrap();
+        assert_eq!(service.same(&first).await.unwrap_err().kind(), Kind::NotFound);
+    }
 }

@@ -21,7 +21,7 @@ use crate::{
     store::{
         key::CollectionId,
         record::{CollectionRecord, ItemRecord, RequestRecord},
-        write::{ItemWrite, WriteTxn},
+        write::{ItemWrite, Unused, WriteTxn},
     },
     types::{CollectionInfo, CollectionSpec, Counts, ItemId},
 };
@@ -73,13 +73,13 @@ impl<'a, 'm> Attempt<'a, 'm> {
         }
     }
 
-    pub(crate) fn commit(mut self) -> Result<Staged<'a>, Fatal> {
+    pub(crate) fn commit(mut self, unused: Unused) -> Result<Staged<'a>, Fatal> {
         for (collection, (sequence, _)) in &self.staged.changes {
             if !self.staged.dropped.contains(collection) {
                 self.txn.put_sequence(*collection, *sequence)?;
             }
         }
-        self.txn.commit()?;
+        self.txn.commit(unused)?;
         Ok(self.staged)
     }
 
@@ -102,7 +102,7 @@ impl<'a, 'm> Attempt<'a, 'm> {
             });
         }
         let generation = self.sequence(collection.id);
-        let outcome = PutOutcome { results, generation };
+        let outcome = PutOutcome { results, generation, note: batch.note.clone() };
         self.remember(collection.id, batch.request.as_ref(), || {
             StoredOutcome::Put(outcome.clone())
         })?;
@@ -195,6 +195,7 @@ impl<'a, 'm> Attempt<'a, 'm> {
         self.txn.put_collection(&record)?;
         self.staged.created.push(Arc::new(Collection::new(&record, View::new(&spec.dims, 0))));
         Ok(Ok(Answer::Created(CollectionInfo {
+            number: id,
             spec: spec.clone(),
             created_at_ms: self.now_ms,
             generation: 0,

@@ -49,6 +49,7 @@ impl EmbeddedEngine {
             scans,
             walk_cost_rows: config.walk_cost_rows,
             cancel: Arc::new(AtomicBool::new(false)),
+            refused: Arc::new(AtomicBool::new(false)),
             threads: Mutex::new(Vec::new()),
         };
         engine.start(config, states, builds, received)?;
@@ -71,6 +72,7 @@ impl EmbeddedEngine {
             exact_below: config.exact_below,
             now_ms: config.now_ms,
             settling: Vec::new(),
+            refused: Arc::clone(&self.refused),
         };
         let cancel = Arc::clone(&self.cancel);
         let messages = self.messages.clone();

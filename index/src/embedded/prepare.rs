@@ -30,6 +30,7 @@ pub(crate) struct PreparedBatch {
     /// Aligned with the caller's items.
     pub(crate) items: Vec<Result<Prepared, Rejection>>,
     pub(crate) request: Option<RequestKey>,
+    pub(crate) note: Vec<u8>,
 }
 
 /// Checks a batch and writes its large sources to files.
@@ -59,7 +60,7 @@ pub(crate) fn prepare(
             }
         });
     }
-    Ok(PreparedBatch { items, request: batch.request })
+    Ok(PreparedBatch { items, request: batch.request, note: batch.note })
 }
 
 /// A request id has 1 to 256 bytes.

@@ -29,6 +29,47 @@ pub(crate) fn outcome(
     }
 }
 
+/// Items by id, aligned with the ids, as they were at one moment; only one whose source file went
+/// away since is read as it is now.
+pub(crate) fn items(
+    store: &Store,
+    collection: &Collection,
+    ids: &[ItemId],
+    fields: Fields,
+) -> Result<Vec<Option<Item>>> {
+    let (mut found, gone) = items_once(store, collection, ids, fields)?;
+    for place in gone {
+        found[place] = item(store, collection, &ids[place], fields)?;
+    }
+    Ok(found)
+}
+
+/// Items found, and the places of those whose source file is gone. The transaction ends here: a
+/// thread has one at a time.
+fn items_once(
+    store: &Store,
+    collection: &Collection,
+    ids: &[ItemId],
+    fields: Fields,
+) -> Result<(Vec<Option<Item>>, Vec<usize>)> {
+    let txn = store.read()?;
+    let mut found = Vec::with_capacity(ids.len());
+    let mut gone = Vec::new();
+    for (place, id) in ids.iter().enumerate() {
+        let record = store.item_record(&txn, collection.id, id)?;
+        let known = record.is_some();
+        let item = match record {
+            Some(record) => hydrate(store, &txn, collection, (id.clone(), record), fields)?,
+            None => None,
+        };
+        if known && item.is_none() {
+            gone.push(place);
+        }
+        found.push(item);
+    }
+    Ok((found, gone))
+}
+
 /// One item. A source file can go away between the reading of the record and of the file, when
 /// the item is written again: then the item is read once more.
 pub(crate) fn item(
@@ -173,8 +214,9 @@ fn candidates<'t>(
         let rows = store.items_after(txn, collection.id, scan.after.as_ref())?;
         return Ok(Box::new(rows));
     };
-    let mut ids = store.group_ids(txn, collection.id, group)?;
+    let mut ids = store.group_candidates(txn, collection.id, group)?;
     ids.sort_unstable();
+    // Records are decoded one by one as the page fills, not for the whole group.
     ids.retain(|id| scan.after.as_ref().is_none_or(|after| id > after));
     Ok(Box::new(ids.into_iter().filter_map(move |id| {
         let record = store.item_record(txn, collection.id, &id).transpose()?;
@@ -184,5 +226,6 @@ fn candidates<'t>(
 
 fn passes(scan: &Scan, record: &ItemRecord) -> bool {
     scan.modality.is_none_or(|modality| modality == record.modality)
+        && scan.group.as_ref().is_none_or(|group| record.group.as_ref() == Some(group))
         && scan.filter.as_ref().is_none_or(|filter| filter.matches(&record.metadata))
 }

@@ -16,6 +16,8 @@ use crate::{
 
 /// Rows that ended are left in place until there are this many more than a quarter of all.
 const COMPACT_LEAST: usize = 1024;
+/// Fewer names than this are not worth a pruning.
+const PRUNE_LEAST: usize = 1024;
 /// Least new rows before a graph is built again.
 const REBUILD_LEAST: usize = 64;
 
@@ -37,7 +39,11 @@ pub(crate) struct State {
 
 /// Names of metadata fields, each held once.
 #[derive(Debug, Default)]
-pub(crate) struct Names(HashSet<Arc<str>>);
+pub(crate) struct Names {
+    held: HashSet<Arc<str>>,
+    /// How many were left by the last pruning.
+    pruned: usize,
+}
 
 /// What is known of a slot's graph.
 #[derive(Debug, Default, Clone, Copy)]
@@ -76,13 +82,22 @@ impl Names {
     }
 
     fn name(&mut self, name: &str) -> Arc<str> {
-        match self.0.get(name) {
+        match self.held.get(name) {
             Some(name) => Arc::clone(name),
             None => {
                 let name: Arc<str> = name.into();
-                self.0.insert(Arc::clone(&name));
+                self.held.insert(Arc::clone(&name));
                 name
             }
+        }
+    }
+
+    /// Lets go of names that no entry has any more, once there are twice as many as after the last
+    /// time: what names cost follows what is stored, not what ever was.
+    fn prune(&mut self) {
+        if self.held.len() > PRUNE_LEAST.max(2 * self.pruned) {
+            self.held.retain(|name| Arc::strong_count(name) > 1);
+            self.pruned = self.held.len();
         }
     }
 }
@@ -140,6 +155,7 @@ impl State {
 
     /// Compacts what need not wait for a graph, and says which graphs are due.
     pub(crate) fn tidy(&mut self, collection: CollectionId, exact_below: usize) -> Vec<BuildOrder> {
+        self.names.prune();
         let view = self.shared.view.load_full();
         let mut fresh: Option<View> = None;
         let mut orders = Vec::new();
@@ -210,4 +226,22 @@ fn count(counts: &mut Counts, modality: Modality, by: i64) {
         Modality::Text => &mut counts.texts,
     };
     *count = count.saturating_add_signed(by);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_entry_has_any_more_are_let_go() {
+        let mut names = Names::default();
+        let metadata = |n: usize| Metadata::from([(format!("name {n}"), Value::Bool(true))]);
+        let kept = names.fields(&metadata(0));
+        for n in 1..=10 * PRUNE_LEAST {
+            drop(names.fields(&metadata(n)));
+            names.prune();
+        }
+        assert!(names.held.len() <= PRUNE_LEAST + 1);
+        assert!(Arc::ptr_eq(&kept[0].0, &names.fields(&metadata(0))[0].0));
+    }
 }

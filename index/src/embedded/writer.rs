@@ -3,7 +3,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -16,8 +21,8 @@ use super::{
 };
 use crate::{
     engine::{DeleteBatch, DeleteOutcome, PutOutcome},
-    error::{Error, Result},
-    store::{Store, env::is_map_full, key::CollectionId},
+    error::{Error, Kind, Result},
+    store::{Store, env::is_map_full, key::CollectionId, write::Unused},
     types::{CollectionInfo, CollectionSpec},
 };
 
@@ -25,6 +30,8 @@ use crate::{
 const GROUP_MAX: usize = 256;
 /// Most times the map is doubled for one commit.
 const GROW_MAX: usize = 24;
+/// How often a disk that refused is asked whether it takes writes again.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Where an answer goes, and the place in the queue that is given back with it.
 #[derive(Debug)]
@@ -91,13 +98,15 @@ pub(crate) struct Writer {
     pub(crate) exact_below: usize,
     pub(crate) now_ms: fn() -> u64,
     pub(crate) settling: Vec<oneshot::Sender<()>>,
+    /// The disk refused the last write.
+    pub(crate) refused: Arc<AtomicBool>,
 }
 
 impl Writer {
     /// Runs until told to close, or until nobody can send any more.
     pub(crate) fn run(mut self, messages: &mpsc::Receiver<Message>) {
         self.tidy_all();
-        while let Ok(first) = messages.recv() {
+        while let Some(first) = self.next(messages) {
             let mut group = Vec::new();
             let mut next = Some(first);
             let mut close = false;
@@ -112,7 +121,7 @@ impl Writer {
                 next = if more { messages.try_recv().ok() } else { None };
             }
             if !group.is_empty() {
-                self.write(group);
+                self.write(group, Unused::Remove);
                 self.tidy_all();
             }
             self.settle();
@@ -120,6 +129,17 @@ impl Writer {
                 return;
             }
         }
+    }
+
+    /// What comes next; until it does, a disk that refused is asked now and then.
+    fn next(&self, messages: &mpsc::Receiver<Message>) -> Option<Message> {
+        while self.refused.load(Ordering::Relaxed) {
+            match messages.recv_timeout(PROBE_PERIOD) {
+                Err(RecvTimeoutError::Timeout) => self.probe(),
+                received => return received.ok(),
+            }
+        }
+        messages.recv().ok()
     }
 
     fn publish(&mut self, built: Built) {
@@ -156,36 +176,53 @@ impl Writer {
     }
 
     /// One commit. When it fails, each write gets its own try, so that one that can't be stored
-    /// does not take its neighbours down.
-    fn write(&mut self, group: Vec<Write>) {
-        match self.try_group(&group) {
+    /// does not take its neighbours down. Files stay then: the first of them may free one that a
+    /// later one placed already.
+    fn write(&mut self, group: Vec<Write>, unused: Unused) {
+        match self.try_group(&group, unused) {
             Ok(answers) => {
+                self.refused.store(false, Ordering::Relaxed);
                 for (write, answer) in group.into_iter().zip(answers) {
                     write.answer(answer);
                 }
             }
             Err(error) if group.len() == 1 => {
+                if error.kind() == Kind::Unavailable {
+                    self.refused.store(true, Ordering::Relaxed);
+                }
+                let cause = error.chain();
+                tracing::error!(cause, "a write was not committed");
                 for write in group {
-                    let cause = chain(&error);
-                    tracing::error!(cause, "a write was not committed");
-                    write.answer(Err(Error::NotCommitted { cause, kind: error.kind() }));
+                    write.answer(Err(error.not_committed()));
                 }
             }
             Err(error) => {
                 tracing::warn!(
-                    cause = chain(&error),
+                    cause = error.chain(),
                     "a commit failed; its writes are tried alone"
                 );
                 for write in group {
-                    self.write(vec![write]);
+                    self.write(vec![write], Unused::Keep);
                 }
             }
         }
     }
 
-    fn try_group(&mut self, group: &[Write]) -> Result<Vec<Result<Answer>>, Fatal> {
+    /// Finds out whether the disk takes writes again, when no caller does.
+    fn probe(&self) {
+        let probed = self.store.write().and_then(|mut txn| {
+            txn.put_probe()?;
+            txn.commit(Unused::Keep)
+        });
+        if probed.is_ok() {
+            tracing::info!("the store takes writes again");
+            self.refused.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn try_group(&mut self, group: &[Write], unused: Unused) -> Result<Vec<Result<Answer>>, Fatal> {
         for _ in 0..GROW_MAX {
-            match self.attempt(group) {
+            match self.attempt(group, unused) {
                 Err(error) if is_map_full(&error) => self.store.grow()?,
                 result => return result,
             }
@@ -193,26 +230,18 @@ impl Writer {
         Err(Error::internal("the map of the store is full after growing"))
     }
 
-    fn attempt(&mut self, group: &[Write]) -> Result<Vec<Result<Answer>>, Fatal> {
+    fn attempt(&mut self, group: &[Write], unused: Unused) -> Result<Vec<Result<Answer>>, Fatal> {
         let store = Arc::clone(&self.store);
         let mut attempt = Attempt::new(store.write()?, &mut self.states, (self.now_ms)());
         let mut answers = Vec::with_capacity(group.len());
         for write in group {
             answers.push(attempt.run(write)?);
         }
-        let shown = attempt.commit()?;
+        let shown = attempt.commit(unused)?;
         shown.show(&mut self.states, &self.collections);
         Ok(answers)
     }
 }
 
-/// An error with its causes, in one line.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
+#[cfg(test)]
+mod tests;

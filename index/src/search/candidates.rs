@@ -87,7 +87,7 @@ impl<'a> Run<'a> {
                 return Ok(SearchReply {
                     hits,
                     generation: round.generation,
-                    cut: !proved && !round.in_order,
+                    cut: !proved,
                     route: round.route,
                     candidates: round.candidates.len(),
                     more,

@@ -83,6 +83,23 @@ impl Store {
         collection: CollectionId,
         group: &str,
     ) -> Result<Vec<ItemId>> {
+        let mut ids = Vec::new();
+        for id in self.group_candidates(txn, collection, group)? {
+            let record = self.item_record(txn, collection, &id)?;
+            if record.is_some_and(|record| record.group.as_deref() == Some(group)) {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Ids among which are a group's items: another group may have the same hash.
+    pub(crate) fn group_candidates(
+        &self,
+        txn: &Txn<'_>,
+        collection: CollectionId,
+        group: &str,
+    ) -> Result<Vec<ItemId>> {
         let prefix = key::group(collection, group);
         let mut found = Vec::new();
         for row in self.tables.groups.prefix_iter(txn, &prefix).map_err(fault)? {
@@ -92,11 +109,7 @@ impl Store {
                 .and_then(|body| std::str::from_utf8(body).ok())
                 .map(ItemId::trusted)
                 .ok_or_else(|| self.damaged("the member of a group is not readable"))?;
-            // Another group may have the same hash.
-            let record = self.item_record(txn, collection, &id)?;
-            if record.is_some_and(|record| record.group.as_deref() == Some(group)) {
-                found.push(id);
-            }
+            found.push(id);
         }
         Ok(found)
     }

@@ -78,7 +78,8 @@ impl Sources {
         Ok(file)
     }
 
-    /// Moves a new file to its place and makes the name durable. Doing it again does nothing.
+    /// Moves a new file to its place and makes the name durable. Doing it again does nothing, so
+    /// between two tries of one write nobody may remove the file.
     pub(crate) fn place(&self, file: &NewFile) -> Result<()> {
         if file.placed.load(Ordering::Relaxed) {
             return Ok(());

@@ -40,6 +40,15 @@ impl NewSource {
     }
 }
 
+/// What becomes of files that no item names after a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unused {
+    /// They are removed.
+    Remove,
+    /// They stay until the next start: writes that wait may have placed them already.
+    Keep,
+}
+
 /// One item with everything that belongs to it.
 #[derive(Debug)]
 pub(crate) struct ItemWrite<'a> {
@@ -70,11 +79,13 @@ impl Store {
 }
 
 impl WriteTxn<'_> {
-    /// Makes everything durable, then removes files that are no longer named.
-    pub(crate) fn commit(self) -> Result<()> {
+    /// Makes everything durable; only then may files go that are no longer named.
+    pub(crate) fn commit(self, unused: Unused) -> Result<()> {
         self.txn.commit().map_err(fault)?;
-        for digest in &self.unused {
-            self.store.sources.remove(digest);
+        if unused == Unused::Remove {
+            for digest in &self.unused {
+                self.store.sources.remove(digest);
+            }
         }
         Ok(())
     }
@@ -108,6 +119,12 @@ impl WriteTxn<'_> {
     pub(crate) fn put_sequence(&mut self, id: CollectionId, sequence: u64) -> Result<()> {
         let table = self.store.tables.sequences;
         self.put_raw(table, &key::collection(id), &sequence.to_le_bytes())
+    }
+
+    /// A change that means nothing, so that the commit has something to write. No collection has
+    /// the number 0.
+    pub(crate) fn put_probe(&mut self) -> Result<()> {
+        self.put_sequence(0, 0)
     }
 
     pub(crate) fn item(&self, id: CollectionId, item: &ItemId) -> Result<Option<ItemRecord>> {

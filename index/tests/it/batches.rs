@@ -2,11 +2,11 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use diptych_index::{
-    DeleteBatch, EmbeddedConfig, EmbeddedEngine, Engine, Fields, Kind, Modality, PutBatch,
+    DeleteBatch, EmbeddedConfig, EmbeddedEngine, Engine, Error, Fields, Kind, Modality, PutBatch,
     RequestKey, Selection, StoredOutcome,
 };
 
@@ -24,7 +24,7 @@ fn a_repeated_put_gets_the_stored_outcome_and_writes_nothing() {
         let mut bad = item("bad", Modality::Image, 2);
         bad.vectors.shared = Some(vec![0.0; 19]);
         let items = vec![item("a", Modality::Image, 1), bad];
-        let batch = PutBatch { items, request: key("r", 1) };
+        let batch = PutBatch { items, request: key("r", 1), ..PutBatch::default() };
         let first = fixture.engine.put(NAME, batch.clone()).await.unwrap();
         put(&*fixture.engine, vec![item("a", Modality::Image, 9)]).await;
         fixture.reopen().await;
@@ -74,7 +74,11 @@ fn requests_are_forgotten_after_an_hour() {
         let config = EmbeddedConfig { now_ms, ..small(folder.path()) };
         let engine = EmbeddedEngine::open(&config).unwrap();
         engine.create_collection(spec(NAME)).await.unwrap();
-        let batch = |request| PutBatch { items: vec![item("a", Modality::Text, 1)], request };
+        let batch = |request| PutBatch {
+            items: vec![item("a", Modality::Text, 1)],
+            request,
+            ..PutBatch::default()
+        };
         let first = engine.put(NAME, batch(key("r", 1))).await.unwrap();
         NOW.fetch_add(3_599_000, Ordering::SeqCst);
         assert_eq!(engine.put(NAME, batch(key("r", 1))).await.unwrap(), first);
@@ -128,5 +132,68 @@ fn a_search_during_replacement_always_finds_the_item_once() {
             assert_eq!(names(&fixture.engine.nearest(NAME, query).await.unwrap()), ["a"]);
         }
         writer.await.unwrap();
+    });
+}
+
+#[test]
+fn items_made_for_a_collection_never_reach_another_of_its_name() {
+    over_engines(|fixture| async move {
+        let engine = &fixture.engine;
+        let first = engine.collection(NAME).await.unwrap().number;
+        engine.drop_collection(NAME).await.unwrap();
+        let second = engine.create_collection(spec(NAME)).await.unwrap().number;
+        assert_ne!(first, second);
+        let items = vec![item("a", Modality::Image, 1)];
+        let mut batch = PutBatch { items, collection: Some(first), ..PutBatch::default() };
+        let error = engine.put(NAME, batch.clone()).await.unwrap_err();
+        assert!(matches!(error, Error::CollectionMissing { .. }), "{error}");
+        assert_eq!(engine.collection(NAME).await.unwrap().counts.images, 0);
+        batch.collection = Some(second);
+        assert!(engine.put(NAME, batch).await.unwrap().results[0].is_ok());
+    });
+}
+
+#[test]
+fn items_that_are_read_together_are_of_one_moment() {
+    over_engines(|fixture| async move {
+        let both = || vec![item("a", Modality::Image, 1), item("b", Modality::Image, 2)];
+        put(&*fixture.engine, both()).await;
+        let engine = Arc::clone(&fixture.engine);
+        let writer = tokio::spawn(async move {
+            for _ in 0..100 {
+                put(&*engine, both()).await;
+            }
+        });
+        let ids = [id("a"), id("b")];
+        while !writer.is_finished() {
+            let found = fixture.engine.get(NAME, &ids, Fields::default()).await.unwrap();
+            let versions: Vec<u64> = found.into_iter().map(|item| item.unwrap().version).collect();
+            assert_eq!(versions[0] + 1, versions[1]);
+        }
+        writer.await.unwrap();
+    });
+}
+
+#[test]
+fn a_writing_thread_that_died_is_a_fault_and_no_goodbye() {
+    static DIES: AtomicBool = AtomicBool::new(false);
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let now_ms = || {
+            assert!(!DIES.load(Ordering::SeqCst), "for a test");
+            1
+        };
+        let config = EmbeddedConfig { now_ms, ..small(folder.path()) };
+        let engine = EmbeddedEngine::open(&config).unwrap();
+        engine.create_collection(spec(NAME)).await.unwrap();
+        assert!(engine.takes_writes());
+        DIES.store(true, Ordering::SeqCst);
+        let batch =
+            || PutBatch { items: vec![item("a", Modality::Text, 1)], ..PutBatch::default() };
+        for _ in 0..2 {
+            let error = engine.put(NAME, batch()).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Internal, "{error}");
+        }
+        assert!(engine.get(NAME, &[id("a")], Fields::default()).await.unwrap()[0].is_none());
     });
 }

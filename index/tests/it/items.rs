@@ -250,7 +250,7 @@ fn sources_are_kept_only_where_the_collection_keeps_them() {
         fixture.engine.create_collection(plain).await.unwrap();
         let mut new = item("a", Modality::Text, 1);
         new.vectors.exclusive = None;
-        let batch = diptych_index::PutBatch { items: vec![new], request: None };
+        let batch = diptych_index::PutBatch { items: vec![new], ..Default::default() };
         assert!(fixture.engine.put("plain", batch).await.unwrap().results[0].is_ok());
         let found = fixture.engine.get("plain", &[id("a")], ALL).await.unwrap();
         assert_eq!(found[0].as_ref().unwrap().source, None);

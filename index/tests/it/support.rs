@@ -115,7 +115,7 @@ pub(crate) fn item(name: &str, modality: Modality, seed: u64) -> NewItem {
 }
 
 pub(crate) async fn put(engine: &dyn Engine, items: Vec<NewItem>) -> PutOutcome {
-    engine.put(NAME, PutBatch { items, request: None }).await.unwrap()
+    engine.put(NAME, PutBatch { items, ..PutBatch::default() }).await.unwrap()
 }
 
 /// `n` items `NAME0`, `NAME1`, ... with seeds from 0 on.

@@ -44,7 +44,8 @@ pub struct FloatList {
     #[prost(float, repeated, tag = "1")]
     pub values: ::prost::alloc::vec::Vec<f32>,
 }
-/// The two vectors of an item. A put may leave one out; what is left out is not searchable.
+/// The two vectors of an item. A put gives every one that the collection has for the item's modality (a collection may
+/// have no exclusive vectors for one).
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Vectors {
     /// The shared vector; its dimension is the collection's.
@@ -166,15 +167,15 @@ pub mod compare {
         Unspecified = 0,
         /// The key's value equals `value`.
         Equal = 1,
-        /// The key is there and its value differs from `value`.
+        /// The key is there and its value, of the same kind, differs from `value`; of a list of texts, one of them does.
         NotEqual = 2,
-        /// The key's value is less. Numbers and texts only.
+        /// The key's value is less. Numbers and texts only: a boolean is refused.
         Less = 3,
-        /// The key's value is less or equal. Numbers and texts only.
+        /// The key's value is less or equal. Numbers and texts only: a boolean is refused.
         LessOrEqual = 4,
-        /// The key's value is greater. Numbers and texts only.
+        /// The key's value is greater. Numbers and texts only: a boolean is refused.
         Greater = 5,
-        /// The key's value is greater or equal. Numbers and texts only.
+        /// The key's value is greater or equal. Numbers and texts only: a boolean is refused.
         GreaterOrEqual = 6,
     }
     impl Operator {
@@ -2306,7 +2307,8 @@ pub struct CreateCollectionRequest {
     /// OPTIONAL. Where its vectors live, one of GetServerInfo's engines. Default `embedded`.
     #[prost(string, tag = "5")]
     pub engine: ::prost::alloc::string::String,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As UpsertItemRequest.request_id, but kept until the server ends, the newest 1000: a repeat after that is
+    /// answered by what is there then.
     #[prost(string, tag = "6")]
     pub request_id: ::prost::alloc::string::String,
     /// OPTIONAL. What makes its vectors. Default: the server's default bundle.
@@ -2393,7 +2395,8 @@ pub struct DeleteCollectionRequest {
     /// REQUIRED. Name of the collection; an alias is refused. Error: COLLECTION_HAS_ALIAS while one points at it.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As UpsertItemRequest.request_id, but kept until the server ends, the newest 1000: a repeat after that is
+    /// answered by what is there then.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -5169,7 +5172,8 @@ pub struct Item {
     /// The vectors; only when the read mask names `vectors`.
     #[prost(message, optional, tag = "6")]
     pub vectors: ::core::option::Option<Vectors>,
-    /// Grows by every put of this id; the first is 1.
+    /// Grows by every put of this id, by one or more: versions are counted over the whole collection, so the first of an
+    /// item is seldom 1.
     #[prost(uint64, tag = "7")]
     pub version: u64,
     /// When the id was first put.
@@ -5205,7 +5209,9 @@ pub struct UpsertItemRequest {
     #[prost(message, optional, tag = "2")]
     pub item: ::core::option::Option<ItemInput>,
     /// OPTIONAL. Chosen by the caller, 1 to 128 bytes (a UUID serves well): the same request sent again within an hour gets
-    /// the stored answer; another request with this id is ABORTED REQUEST_ID_REUSED.
+    /// the stored answer; another request with this id is ABORTED REQUEST_ID_REUSED. Answers to requests on items outlive a
+    /// restart; the server keeps the newest 100000 of all collections. A request of which no item reached the store is not
+    /// kept.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
     /// OPTIONAL. The version that the item must have; 0 means that it must not exist. Error: ABORTED VERSION_MISMATCH.
@@ -6342,7 +6348,8 @@ pub struct SearchInfo {
     /// Digest of the bundle that made the collection's vectors; empty for a collection of vectors.
     #[prost(string, tag = "2")]
     pub embedding_digest: ::prost::alloc::string::String,
-    /// Candidates were bounded before the right answer was certain. Never set when `exact` was.
+    /// Candidates were bounded before the right answer was certain: a better hit may exist. Set whenever a graph was walked,
+    /// never when `exact` was.
     #[prost(bool, tag = "3")]
     pub cut: bool,
     /// How later pages behave.
@@ -6429,8 +6436,8 @@ pub struct SearchImageToTextResponse {
 /// One part of a query.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Term {
-    /// OPTIONAL. How much the term counts; negative pushes away. Finite. 0 or not set means 1. At least one term of a query
-    /// is positive.
+    /// OPTIONAL. How much the term counts; negative pushes away. 0 or not set means 1; otherwise its size is 1e-6 to 1e6, else
+    /// INVALID_ARGUMENT. At least one term of a query is positive.
     #[prost(float, tag = "5")]
     pub weight: f32,
     /// OPTIONAL. The space that is compared. Default SHARED. EXCLUSIVE needs a picture or picture's item for target IMAGE, a

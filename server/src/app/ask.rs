@@ -6,6 +6,7 @@ use bytes::Bytes;
 use diptych_index::{Engine as _, Modality, Space};
 
 use super::open::Parts;
+use crate::error::Kind;
 use crate::retrieval::{QuerySource, QueryTerm, Question};
 
 /// A grey PNG of 1 x 1 pixel.
@@ -30,7 +31,11 @@ pub(super) async fn every_collection(parts: &Parts) -> Result<()> {
             (QuerySource::Image(Bytes::from_static(DOT)), Modality::Text),
         ];
         for (source, target) in ways {
-            let answer = parts.service.search(question(name, source, target)).await;
+            let answer = parts.service.answer(question(name, source, target)).await;
+            if answer.as_ref().is_err_and(|error| error.kind() == Kind::NotFound) {
+                // Deleted since it was listed.
+                break;
+            }
             answer.with_context(|| format!("the collection {name} does not answer a search"))?;
         }
     }
@@ -54,5 +59,36 @@ fn question(collection: &str, source: QuerySource, target: Modality) -> Question
         truncate: false,
         source: false,
         plain: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open;
+    use crate::config::{Config, Flags};
+
+    #[tokio::test]
+    async fn the_server_asks_itself_while_callers_still_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = folder.path().join("bundle");
+        diptych_model::testing::tiny_bundle(7).unwrap().write(&bundle).unwrap();
+        let flags = Flags {
+            data_dir: Some(folder.path().join("data")),
+            bundle: Some(bundle),
+            ..Flags::default()
+        };
+        let config = Config::resolve(&flags, std::iter::empty()).unwrap();
+        let parts = open::parts(&config).await.unwrap();
+        let (model, name) = (parts.models.default_model(), "things".to_owned());
+        let spec = diptych_index::CollectionSpec {
+            name,
+            embedding_digest: Some(model.digest().to_owned()),
+            dims: crate::collections::dims_of(model),
+            keep_source: true,
+            description: String::new(),
+        };
+        diptych_index::Engine::create_collection(&*parts.engine, spec).await.unwrap();
+        super::every_collection(&parts).await.unwrap();
+        assert!(!parts.service.is_ready());
     }
 }

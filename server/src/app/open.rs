@@ -71,7 +71,7 @@ fn store(config: &Config) -> Result<EmbeddedEngine> {
     std::fs::create_dir_all(&config.data_dir).with_context(|| {
         format!("the data folder {folder} cannot be made; give another with --data-dir")
     })?;
-    let mut settings = EmbeddedConfig::new(config.data_dir.join("store"));
+    let mut settings = EmbeddedConfig::new(config.store_dir());
     settings.scan_threads = config.threads;
     EmbeddedEngine::open(&settings)
         .with_context(|| format!("the data folder {folder} cannot be opened"))

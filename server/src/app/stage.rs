@@ -59,7 +59,7 @@ impl Stage {
 
     /// What health tells apart.
     pub(super) fn conditions(&self) -> Conditions {
-        let writing = self.watched.get().is_some_and(|parts| parts.engine.is_alive());
+        let writing = self.watched.get().is_some_and(|parts| parts.engine.takes_writes());
         Conditions { serving: self.readiness().is_ok(), writing }
     }
 }

@@ -109,6 +109,8 @@ fn limits_that_exclude_each_other_are_refused() {
     // What nobody asked for shrinks by itself.
     let config = resolve(&flags(&["--message-bytes", "1MiB"])).unwrap();
     assert_eq!(config.limits.image_bytes, 1 << 20);
+    let told = refused(&["--batch-items", "9", "--queue-items", "8"]);
+    assert!(told.contains("batch_items is 9, must be at most queue_items, which is 8"), "{told}");
     let told = refused(&["--listen", "127.0.0.1:7", "--ops-listen", "127.0.0.1:7"]);
     assert!(told.contains("listen and ops_listen are both 127.0.0.1:7"));
 }

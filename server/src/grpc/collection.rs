@@ -43,7 +43,7 @@ impl CollectionService for Handler {
         let mut wire = request.into_inner();
         write(async move {
             let request_id = std::mem::take(&mut wire.request_id);
-            let key = request_key(request_id, "CreateCollection", &wire)?;
+            let key = request_key(request_id, "CreateCollection", &wire).await?;
             let view = service.create_collection(new_collection(wire)?, key).await?;
             Ok(v1::CreateCollectionResponse { collection: Some(collection_out(view)) })
         })
@@ -77,7 +77,7 @@ impl CollectionService for Handler {
         let mut wire = request.into_inner();
         write(async move {
             let request_id = std::mem::take(&mut wire.request_id);
-            let key = request_key(request_id, "DeleteCollection", &wire)?;
+            let key = request_key(request_id, "DeleteCollection", &wire).await?;
             service.delete_collection(&wire.name, key).await?;
             Ok(v1::DeleteCollectionResponse {})
         })

@@ -12,6 +12,8 @@ use crate::retrieval::{MAX_TERMS, QuerySource, QueryTerm};
 
 /// Longest request id in bytes.
 const REQUEST_ID_BYTES: usize = 128;
+/// Messages up to this size are hashed on the thread that serves: it takes less than the way to another one.
+const HASH_HERE_BYTES: usize = 64 << 10;
 /// Longest group in bytes.
 const GROUP_BYTES: usize = 256;
 /// Length of a digest: SHA-256 in hex.
@@ -19,7 +21,23 @@ const DIGEST_BYTES: usize = 64;
 
 /// SHA-256 of a method's name and a message's bytes. Maps are ordered, so that equal messages give equal bytes; the name
 /// keeps apart messages of two methods that look alike on the wire.
-pub(super) fn digest(method: &str, message: &impl Message) -> [u8; 32] {
+///
+/// # Errors
+/// INTERNAL for hashing that ended early.
+pub(super) async fn digest<M>(method: &'static str, message: &M) -> Result<[u8; 32]>
+where
+    M: Message + Clone + 'static,
+{
+    if message.encoded_len() <= HASH_HERE_BYTES {
+        return Ok(hash(method, message));
+    }
+    // Pictures are shared, not copied, by a clone.
+    let message = message.clone();
+    let hashed = tokio::task::spawn_blocking(move || hash(method, &message)).await;
+    hashed.map_err(|_| Error::internal("a digest ended early"))
+}
+
+fn hash(method: &str, message: &impl Message) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(method.as_bytes());
     hasher.update([0]);
@@ -28,15 +46,18 @@ pub(super) fn digest(method: &str, message: &impl Message) -> [u8; 32] {
 }
 
 /// The key of a repeatable write: its id, and the digest of the rest of the request.
-pub(super) fn request_key(
+pub(super) async fn request_key<M>(
     request_id: String,
-    method: &str,
-    rest: &impl Message,
-) -> Result<Option<RequestKey>> {
+    method: &'static str,
+    rest: &M,
+) -> Result<Option<RequestKey>>
+where
+    M: Message + Clone + 'static,
+{
     match request_id.len() {
         0 => Ok(None),
         1..=REQUEST_ID_BYTES => {
-            Ok(Some(RequestKey { id: request_id, digest: digest(method, rest) }))
+            Ok(Some(RequestKey { id: request_id, digest: digest(method, rest).await? }))
         }
         length => Err(too_long("request_id", REQUEST_ID_BYTES, length)),
     }

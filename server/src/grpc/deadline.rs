@@ -2,14 +2,19 @@
 //!
 //! tonic's own timer answers CANCELLED when a caller's deadline passes, which says that the caller left. This layer ends a
 //! little earlier and says what happened. It bounds the time to the reply's head; a stream goes on at its own pace.
+//!
+//! It also bounds how many calls are read and worked on at once, over all connections: the others wait unread, within their
+//! deadlines. Health is never among them.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use diptych_proto::v1::ErrorReason;
 use http::{HeaderMap, Request, Response};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -19,15 +24,20 @@ use crate::error::{Error, Kind};
 /// How much earlier than tonic's timer this one ends. A call that has less is refused at once.
 const MARGIN: Duration = Duration::from_millis(5);
 
+/// Calls that are not counted: probes must be answered by a server that has much to do.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
 /// Bounds every call by the caller's `grpc-timeout` and the server's own limit.
 #[derive(Debug, Clone)]
 pub(super) struct DeadlineLayer {
     most: Duration,
+    calls: Arc<Semaphore>,
 }
 
 impl DeadlineLayer {
-    pub(super) fn new(most: Duration) -> Self {
-        Self { most }
+    /// `most` is the longest call, `calls` how many run at once.
+    pub(super) fn new(most: Duration, calls: usize) -> Self {
+        Self { most, calls: Arc::new(Semaphore::new(calls)) }
     }
 }
 
@@ -35,7 +45,7 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = Deadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Deadline { inner, most: self.most }
+        Deadline { inner, most: self.most, calls: Arc::clone(&self.calls) }
     }
 }
 
@@ -44,6 +54,7 @@ impl<S> Layer<S> for DeadlineLayer {
 pub(super) struct Deadline<S> {
     inner: S,
     most: Duration,
+    calls: Arc<Semaphore>,
 }
 
 impl<S, B, R> Service<Request<B>> for Deadline<S>
@@ -68,9 +79,19 @@ where
         }
         // From the call on, not from its first poll: tonic's timer runs already.
         let deadline = Instant::now() + time;
+        let counted = !request.uri().path().starts_with(HEALTH);
+        let calls = counted.then(|| Arc::clone(&self.calls));
+        // Nothing of the request is read before the first poll.
         let call = self.inner.call(request);
+        let in_turn = async move {
+            let _place = match &calls {
+                Some(calls) => calls.acquire().await.ok(),
+                None => None,
+            };
+            call.await
+        };
         Box::pin(async move {
-            match tokio::time::timeout_at(deadline, call).await {
+            match tokio::time::timeout_at(deadline, in_turn).await {
                 Ok(answer) => answer,
                 Err(_) => Ok(to_status(&too_late()).into_http()),
             }
@@ -119,7 +140,7 @@ mod tests {
             }
             Ok::<_, std::convert::Infallible>(Response::new(()))
         });
-        let mut service = DeadlineLayer::new(Duration::from_millis(20)).layer(inner);
+        let mut service = DeadlineLayer::new(Duration::from_millis(20), 1).layer(inner);
         let request = Request::builder().header("grpc-timeout", header).body(()).unwrap();
         let response = service.call(request).await.unwrap();
         response.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned())
@@ -136,6 +157,37 @@ mod tests {
         for header in ["1H", "x", "", "123456789S", "5"] {
             assert_eq!(code(header, false).await.as_deref(), Some("4"), "{header}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_call_too_many_waits_unread_within_its_deadline_and_health_does_not() {
+        let read = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let notes = Arc::clone(&read);
+        let inner = service_fn(move |request: Request<()>| {
+            let notes = Arc::clone(&notes);
+            async move {
+                notes.lock().push(request.uri().path().to_owned());
+                if request.uri().path() == "/hangs" {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, std::convert::Infallible>(Response::new(()))
+            }
+        });
+        let mut service = DeadlineLayer::new(Duration::from_secs(30), 1).layer(inner);
+        let mut call = |path: &str, timeout: &str| {
+            let request = Request::builder().uri(path).header("grpc-timeout", timeout);
+            service.call(request.body(()).unwrap())
+        };
+        let code = |response: Response<()>| response.headers().get("grpc-status").cloned();
+        let mut held = call("/hangs", "30S");
+        let polled = std::future::poll_fn(|context| Poll::Ready(held.as_mut().poll(context)));
+        assert!(polled.await.is_pending());
+        let health = format!("{HEALTH}Check");
+        assert_eq!(code(call(&health, "30S").await.unwrap()), None);
+        assert_eq!(code(call("/late", "20m").await.unwrap()).unwrap(), "4");
+        drop(held);
+        assert_eq!(code(call("/quick", "30S").await.unwrap()), None);
+        assert_eq!(*read.lock(), ["/hangs", &health, "/quick"]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Door {
         let door = self.clone();
         let fallback = move |request| async move { door.enter(request).await };
         let routes = Routes::from(axum::Router::new().fallback(fallback)).add_service(health);
-        Stack { routes, timeout: config.timeout, message_bytes: config.limits.message_bytes }
+        Stack::new(routes, config)
     }
 
     async fn enter(&self, request: Request<Body>) -> Response<tonic::body::Body> {

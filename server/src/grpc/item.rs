@@ -97,7 +97,7 @@ async fn upsert(
     mut wire: v1::UpsertItemRequest,
 ) -> Result<v1::UpsertItemResponse> {
     let request_id = std::mem::take(&mut wire.request_id);
-    let key = request_key(request_id, "UpsertItem", &wire)?;
+    let key = request_key(request_id, "UpsertItem", &wire).await?;
     let item = wire.item.ok_or_else(|| Error::field("item", "is required"))?;
     let put = item_put(item, wire.expected_version).map_err(|error| error.inside("item"))?;
     let (mut results, generation) = service.put(&wire.collection, vec![Ok(put)], key).await?;
@@ -112,7 +112,7 @@ async fn batch_upsert(
 ) -> Result<v1::BatchUpsertItemsResponse> {
     count("entries", "items", wire.entries.len(), service.limits.batch_items)?;
     let request_id = std::mem::take(&mut wire.request_id);
-    let key = request_key(request_id, "BatchUpsertItems", &wire)?;
+    let key = request_key(request_id, "BatchUpsertItems", &wire).await?;
     let puts = wire.entries.into_iter().map(|entry| {
         let item = entry.item.ok_or_else(|| Error::field("", "is required"))?;
         item_put(item, entry.expected_version)
@@ -147,7 +147,7 @@ async fn get(service: &Service, wire: v1::GetItemRequest) -> Result<v1::GetItemR
 async fn list(service: &Service, mut wire: v1::ListItemsRequest) -> Result<v1::ListItemsResponse> {
     let page_token = std::mem::take(&mut wire.page_token);
     let page_size = std::mem::take(&mut wire.page_size);
-    let digest = digest("ListItems", &wire);
+    let digest = digest("ListItems", &wire).await?;
     let mask = mask(wire.read_mask.as_ref(), &ITEM_PARTS)?;
     let listing = Listing {
         modality: modality("modality", wire.modality)?,
@@ -173,7 +173,7 @@ async fn delete(
 ) -> Result<v1::DeleteItemsResponse> {
     use v1::delete_items_request::Selection as Wire;
     let request_id = std::mem::take(&mut wire.request_id);
-    let key = request_key(request_id, "DeleteItems", &wire)?;
+    let key = request_key(request_id, "DeleteItems", &wire).await?;
     if wire.dry_run {
         return Err(Error::unimplemented("DeleteItems with dry_run"));
     }

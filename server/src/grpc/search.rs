@@ -28,7 +28,7 @@ impl SearchService for Handler {
         &self,
         request: Request<v1::SearchTextToImageRequest>,
     ) -> Result<Response<v1::SearchTextToImageResponse>, Status> {
-        let question = text_question(request.into_inner())?;
+        let question = text_question(request.into_inner()).await?;
         let answer = self.0.search(question).await?;
         let (hits, next_page_token, info) = answer_out(answer, true);
         Ok(Response::new(v1::SearchTextToImageResponse { hits, next_page_token, info: Some(info) }))
@@ -38,7 +38,7 @@ impl SearchService for Handler {
         &self,
         request: Request<v1::SearchImageToTextRequest>,
     ) -> Result<Response<v1::SearchImageToTextResponse>, Status> {
-        let question = image_question(request.into_inner())?;
+        let question = image_question(request.into_inner()).await?;
         let answer = self.0.search(question).await?;
         let (hits, next_page_token, info) = answer_out(answer, true);
         Ok(Response::new(v1::SearchImageToTextResponse { hits, next_page_token, info: Some(info) }))
@@ -48,6 +48,7 @@ impl SearchService for Handler {
         &self,
         request: Request<v1::SearchRequest>,
     ) -> Result<Response<v1::SearchResponse>, Status> {
+        self.0.admit()?;
         Ok(Response::new(search(&self.0, request.into_inner()).await?))
     }
 
@@ -58,6 +59,8 @@ impl SearchService for Handler {
         &self,
         request: Request<v1::BatchSearchRequest>,
     ) -> Result<Response<Self::BatchSearchStream>, Status> {
+        // Once for all elements: a batch under way outlives the closing of the door.
+        self.0.admit()?;
         let searches = request.into_inner().searches;
         count("searches", "searches", searches.len(), self.0.limits.batch_items)?;
         let (sender, receiver) = tokio::sync::mpsc::channel(STREAM_BUFFER);
@@ -88,17 +91,18 @@ impl SearchService for Handler {
     }
 }
 
+/// One search of a caller that was let in.
 async fn search(service: &Service, wire: v1::SearchRequest) -> Result<v1::SearchResponse> {
-    let (question, metadata) = general_question(wire)?;
-    let answer = service.search(question).await?;
+    let (question, metadata) = general_question(wire).await?;
+    let answer = service.answer(question).await?;
     let (hits, next_page_token, info) = answer_out(answer, metadata);
     Ok(v1::SearchResponse { hits, next_page_token, info: Some(info) })
 }
 
-fn text_question(mut wire: v1::SearchTextToImageRequest) -> Result<Question> {
+async fn text_question(mut wire: v1::SearchTextToImageRequest) -> Result<Question> {
     let page_token = std::mem::take(&mut wire.page_token);
     let limit = std::mem::take(&mut wire.limit);
-    let digest = digest("SearchTextToImage", &wire);
+    let digest = digest("SearchTextToImage", &wire).await?;
     Ok(Question {
         collection: wire.collection,
         terms: vec![plain(QuerySource::Text(wire.text))],
@@ -111,10 +115,10 @@ fn text_question(mut wire: v1::SearchTextToImageRequest) -> Result<Question> {
     })
 }
 
-fn image_question(mut wire: v1::SearchImageToTextRequest) -> Result<Question> {
+async fn image_question(mut wire: v1::SearchImageToTextRequest) -> Result<Question> {
     let page_token = std::mem::take(&mut wire.page_token);
     let limit = std::mem::take(&mut wire.limit);
-    let digest = digest("SearchImageToText", &wire);
+    let digest = digest("SearchImageToText", &wire).await?;
     Ok(Question {
         collection: wire.collection,
         terms: vec![plain(QuerySource::Image(wire.image))],
@@ -127,10 +131,10 @@ fn image_question(mut wire: v1::SearchImageToTextRequest) -> Result<Question> {
 }
 
 /// The question, and whether metadata is wanted.
-fn general_question(mut wire: v1::SearchRequest) -> Result<(Question, bool)> {
+async fn general_question(mut wire: v1::SearchRequest) -> Result<(Question, bool)> {
     let page_token = std::mem::take(&mut wire.page_token);
     let limit = std::mem::take(&mut wire.limit);
-    let digest = digest("Search", &wire);
+    let digest = digest("Search", &wire).await?;
     let target = modality("target", wire.target)?
         .ok_or_else(|| Error::field("target", "is required: IMAGE or TEXT"))?;
     let mask = mask(wire.read_mask.as_ref(), &["metadata", "source"])?;

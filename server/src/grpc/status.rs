@@ -11,8 +11,8 @@ use crate::error::{Details, Error, Kind};
 
 /// What the prefix of every reason's wire name is cut off for `ErrorInfo`.
 const PREFIX: &str = "ERROR_REASON_";
-/// How tonic begins its message when a request does not parse.
-const NOT_DECODED: &str = "decode Protobuf message";
+/// Parts of tonic's messages when a request does not parse: its message, its compression.
+const NOT_DECODED: [&str; 2] = ["decode Protobuf message", "Error decompressing"];
 
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
@@ -51,7 +51,7 @@ pub(crate) fn complete(status: &tonic::Status, limit: usize) -> Option<tonic::St
             (Code::Unimplemented, error)
         }
         // What does not parse is the caller's fault; tonic calls it INTERNAL.
-        Code::Internal if transport.contains(NOT_DECODED) => {
+        Code::Internal if NOT_DECODED.iter().any(|part| transport.contains(part)) => {
             (Code::InvalidArgument, Error::field("message", transport))
         }
         Code::Internal => (Code::Internal, Error::internal(transport)),
@@ -90,7 +90,7 @@ fn rich(details: &Details) -> ErrorDetails {
         rich.add_bad_request_violation(&violation.field, &violation.description);
     }
     if let Some(missing) = &details.resource {
-        rich.set_resource_info(missing.kind, &missing.name, "", "does not exist");
+        rich.set_resource_info(missing.kind.as_ref(), &missing.name, "", "does not exist");
     }
     if let Some(wait) = details.retry_after {
         rich.set_retry_info(Some(wait.max(Duration::from_millis(1))));
@@ -140,6 +140,8 @@ mod tests {
         let garbled = "failed to decode Protobuf message: buffer underflow";
         let told = (Code::InvalidArgument, "FIELD_INVALID".to_owned(), None);
         assert_eq!(reason(tonic::Status::internal(garbled)), told);
+        let unpacked = "Error decompressing: corrupt deflate stream, while sending request";
+        assert_eq!(reason(tonic::Status::internal(unpacked)), told);
         let told = (Code::Unimplemented, "UNIMPLEMENTED".to_owned(), None);
         assert_eq!(reason(tonic::Status::unimplemented("")), told);
         let complete_already = to_status(&Error::field("a", "b"));

@@ -25,10 +25,7 @@ const MAX_DEPTH: usize = diptych_index::filter::FILTER_MAX_DEPTH;
 pub(super) fn metadata(wire: BTreeMap<String, v1::Value>) -> Result<Metadata> {
     let read = |(key, wire): (String, v1::Value)| {
         // A key becomes part of a path, so its length is checked before anything names it.
-        if key.is_empty() || key.len() > KEY_BYTES {
-            let text = format!("a key has {} bytes, must be 1 to {KEY_BYTES}", key.len());
-            return Err(Error::field("metadata", text));
-        }
+        check_key("metadata", &key)?;
         let read = value(wire).map_err(|error| error.inside(&format!("metadata.{key}")))?;
         Ok((key, read))
     };
@@ -113,11 +110,7 @@ fn comparison(wire: v1::Compare) -> Result<Filter> {
     let value = single(value)?;
     let op = match operator {
         Operator::Unspecified | Operator::Equal => Comparison::Eq,
-        Operator::NotEqual => {
-            // The contract's NOT_EQUAL asks for the key to be there; the index's `Ne` does not.
-            let differs = Filter::Compare { field: field.clone(), op: Comparison::Ne, value };
-            return Ok(Filter::And(vec![Filter::Exists { field }, differs]));
-        }
+        Operator::NotEqual => Comparison::Ne,
         Operator::Less => Comparison::Lt,
         Operator::LessOrEqual => Comparison::Le,
         Operator::Greater => Comparison::Gt,
@@ -153,11 +146,17 @@ fn single(wire: v1::Value) -> Result<Value> {
 }
 
 fn key(key: String) -> Result<String> {
+    check_key("filter.key", &key)?;
+    Ok(key)
+}
+
+fn check_key(field: &str, key: &str) -> Result<()> {
     match key.len() {
-        1..=KEY_BYTES => Ok(key),
+        0 => Err(Error::field(field, format!("a key is empty, must have 1 to {KEY_BYTES} bytes"))),
+        1..=KEY_BYTES => Ok(()),
         length => {
-            let text = format!("has {length} bytes, must be 1 to {KEY_BYTES}");
-            Err(Error::field("filter.key", text))
+            let sizes = ("bytes of a key", KEY_BYTES as u64, length as u64);
+            Err(Error::limit(ErrorReason::FieldInvalid, field, sizes))
         }
     }
 }
@@ -236,16 +235,20 @@ mod tests {
     }
 
     #[test]
-    fn not_equal_asks_for_the_key_to_be_there() {
+    fn a_filter_of_the_largest_size_may_say_not_equal_and_list_as_many_values_as_promised() {
+        use v1::filter::Condition;
         let compare = v1::Compare {
             key: "a".to_owned(),
             operator: Operator::NotEqual.into(),
             value: Some(value_out(Value::Int(1))),
         };
-        let condition = Some(v1::filter::Condition::Compare(compare));
-        let Some(Filter::And(both)) = filter(Some(v1::Filter { condition })).unwrap() else {
-            panic!("is no conjunction")
-        };
-        assert_eq!(both[0], Filter::Exists { field: "a".to_owned() });
+        let member =
+            v1::In { key: "a".to_owned(), values: vec![value_out(Value::Int(1)); MAX_IN_VALUES] };
+        let node = |condition| v1::Filter { condition: Some(condition) };
+        let mut filters = vec![node(Condition::Compare(compare)); 126];
+        filters.push(node(Condition::In(member)));
+        let all = filter(Some(node(Condition::And(v1::FilterList { filters }))));
+        let lacks_the_key = Metadata::new();
+        assert!(!all.unwrap().unwrap().matches(&lacks_the_key));
     }
 }

@@ -39,12 +39,9 @@ fn settings() -> EncoderSettings {
 fn sample(folder: &tempfile::TempDir, seed: u64) -> Sample {
     let model = Model::start(tiny_bundle(seed).unwrap(), settings()).unwrap();
     let models = Arc::new(Models::new(folder.path().join("bundles"), model));
-    let store = EmbeddedConfig::new(folder.path().join("store"));
-    Sample {
-        engine: Arc::new(EmbeddedEngine::open(&store).unwrap()),
-        models,
-        mark: folder.path().join("mark"),
-    }
+    let store = folder.path().join("store");
+    let engine = EmbeddedEngine::open(&EmbeddedConfig::new(&store)).unwrap();
+    Sample { engine: Arc::new(engine), models, store }
 }
 
 async fn counted(sample: &Sample) -> usize {
@@ -71,7 +68,7 @@ async fn a_fill_that_was_cut_off_goes_on_where_it_stood_with_the_bundle_it_began
             outcome = first.fill_from(pack, &progress) => panic!("was not cut off: {outcome:?}"),
         }
     }
-    assert!(!first.mark.exists());
+    assert!(!first.mark().exists());
     first.engine.close().await.unwrap();
 
     let second = sample(&folder, 2);
@@ -99,6 +96,19 @@ async fn what_a_user_deletes_stays_deleted() {
     sample.engine.drop_collection(COLLECTION).await.unwrap();
     assert!(!sample.fill_from(pack, &|_, _| {}).await.unwrap());
     assert!(sample.find().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_store_that_was_moved_away_is_filled_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = small_pack();
+    let first = sample(&folder, 1);
+    assert!(first.fill_from(pack, &|_, _| {}).await.unwrap());
+    first.engine.close().await.unwrap();
+    std::fs::rename(&first.store, folder.path().join("damaged")).unwrap();
+    let second = sample(&folder, 1);
+    assert!(second.fill_from(pack, &|_, _| {}).await.unwrap());
+    assert_eq!(counted(&second).await, ITEMS);
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! Puts, reads and deletes of items.
 
+use diptych_index::RequestKey;
 use diptych_model::testing::disc;
 use diptych_proto::v1;
 use diptych_proto::v1::batch_upsert_items_response::result::Outcome;
 use diptych_proto::v1::delete_items_request::Selection;
+use diptych_server::error::Error;
+use diptych_server::items::{Content, ItemPut};
 use tonic::Code;
 
 use super::support::*;
@@ -150,6 +153,32 @@ async fn a_repeated_request_is_answered_without_writing_again() {
     let first = server.items().delete_items(delete.clone()).await.unwrap().into_inner();
     let again = server.items().delete_items(delete).await.unwrap().into_inner();
     assert_eq!((first.deleted, first), (1, again));
+}
+
+#[tokio::test]
+async fn a_repeat_is_told_all_that_the_first_was_told_and_nothing_is_embedded_for_it() {
+    let server = Server::with_things().await;
+    let put = |id: &str, text: String| {
+        Ok(ItemPut {
+            id: diptych_index::ItemId::try_new(id).unwrap(),
+            content: Content::Text { text, truncate: true },
+            group: None,
+            metadata: Default::default(),
+            expected_version: None,
+        })
+    };
+    let key = RequestKey { id: "one".to_owned(), digest: [1; 32] };
+    let puts = vec![
+        put("a", "heart ".repeat(2000)),
+        Err(Error::missing(v1::ErrorReason::BundleNotFound, "bundle", "x").at("a field")),
+        put("b", String::new()),
+        put("c", "a heart".to_owned()),
+    ];
+    let first = server.service.put("things", puts, Some(key.clone())).await.unwrap();
+    assert!(first.0[0].as_ref().unwrap().truncation.is_some() && first.0[2].is_err());
+    // Were they looked at, there would be no results at all.
+    let again = server.service.put("things", Vec::new(), Some(key)).await.unwrap();
+    assert_eq!(format!("{first:?}"), format!("{again:?}"));
 }
 
 #[tokio::test]

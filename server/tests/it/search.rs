@@ -171,6 +171,22 @@ async fn the_answers_of_a_batch_carry_their_place_and_a_bad_one_stands_alone() {
 }
 
 #[tokio::test]
+async fn a_batch_is_let_in_as_a_whole_and_ends_though_the_door_closes() {
+    let server = filled().await;
+    let good = ask("things", v1::Modality::Text, by_text("corazón"));
+    let request = v1::BatchSearchRequest { searches: vec![good; 64] };
+    let stream = server.search().batch_search(request.clone()).await.unwrap().into_inner();
+    server.service.set_ready(false);
+    let replies: Vec<_> = stream.map(Result::unwrap).collect().await;
+    let answered = |reply: &v1::BatchSearchResponse| {
+        matches!(reply.outcome, Some(v1::batch_search_response::Outcome::Response(_)))
+    };
+    assert_eq!(replies.iter().filter(|reply| answered(reply)).count(), 64);
+    let told = refused(server.search().batch_search(request)).await;
+    assert_eq!((told.code, told.reason.as_str()), (Code::Unavailable, "DRAINING"));
+}
+
+#[tokio::test]
 async fn a_collection_of_bare_vectors_is_searched_by_vector_and_item_only() {
     let server = Server::start().await;
     server.make(create_bare("bare")).await;
