@@ -41,10 +41,22 @@ emoji-data:
     bash scripts/fetch-emoji.sh target/emoji
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-data
 
-# Train the sample bundle (minutes on two cores).
+# Train the sample bundle (half an hour on two cores); --resume goes on where a run was cut off.
 emoji-train:
-    cargo run --release -p diptych-train -- fit configs/train/emoji-split.toml
+    cargo run --release -p diptych-train -- fit configs/train/emoji-split.toml --out target/runs/emoji-split --resume
 
-# Slow checks: many kills, timings. Run before an issue is called resolved.
+# Measure what was trained, write the bundle and the pack of pictures that the server carries.
+emoji-export:
+    cargo run --release -p diptych-train -- eval --run target/runs/emoji-split --phrases tests/fixtures/phrases.jsonl
+    cargo run --release -p diptych-train -- export --run target/runs/emoji-split --to server/sample/bundle
+    cargo run --release -p diptych-train -- sample --data target/emoji-data --out server/sample/emoji.tar.gz
+
+# What the served bundle cannot show: names withheld from training, and a drawing style never seen.
+emoji-withheld:
+    cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/openmoji-data --styles openmoji
+    cargo run --release -p diptych-train -- fit configs/train/emoji-split-withheld.toml --out target/runs/withheld --resume
+    cargo run --release -p diptych-train -- eval --run target/runs/withheld --images target/openmoji-data
+
+# Slow checks: many kills, accuracy over gRPC, timings. Run before an issue is called resolved.
 long:
     cargo test --release -p diptych-tests -- --ignored --nocapture

@@ -21,7 +21,7 @@ use crate::augment::text::TextAugmentation;
 use crate::corpus::{Corpus, Withheld};
 use crate::error::{Error, Result};
 use crate::preprocessing::Preprocessing;
-use sampler::{Sampler, TrainingWordings};
+use sampler::{Sampler, TrainingWordings, Vocabulary};
 
 /// How many of what a batch holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,19 @@ pub struct Augmentation {
     pub text: TextAugmentation,
 }
 
+impl Augmentation {
+    /// Checks each value; `at` is where the table stands in the run file.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the first one out of range.
+    pub fn check(&self, at: &str) -> Result<()> {
+        self.image.check().and_then(|()| self.text.check()).map_err(|error| match error {
+            Error::Setting { field, message } => Error::setting(format!("{at}{field}"), message),
+            other => other,
+        })
+    }
+}
+
 /// Makes the batches of one stage.
 #[derive(Debug)]
 pub struct Loader {
@@ -103,6 +116,7 @@ pub struct Loader {
     preprocessing: Arc<Preprocessing>,
     augmentation: Augmentation,
     wordings: TrainingWordings,
+    vocabulary: Vocabulary,
     sampler: Sampler,
     plan: BatchPlan,
     seed: u64,
@@ -134,7 +148,8 @@ impl Loader {
             return Err(Error::setting("data.folder", message));
         }
         let sampler = Sampler::new(seed, wordings.keys().copied().collect());
-        Ok(Self { corpus, preprocessing, augmentation, wordings, sampler, plan, seed })
+        let vocabulary = sampler::vocabulary(&wordings);
+        Ok(Self { corpus, preprocessing, augmentation, wordings, vocabulary, sampler, plan, seed })
     }
 
     /// The batch of a step (from 0).
@@ -170,8 +185,8 @@ impl Loader {
             })
             .collect();
         let text = &self.augmentation.text;
-        let drawn =
-            sampler::texts_of(&mut rng, &self.wordings[&concept], text, plan.texts_per_concept);
+        let (around, count) = ((text, &self.vocabulary), plan.texts_per_concept);
+        let drawn = sampler::texts_of(&mut rng, &self.wordings[&concept], around, count);
         let first_text = index * plan.texts_per_concept;
         let seconds = plan.second_texts.saturating_sub(first_text).min(drawn.len());
         let mut tokens = |texts: &[String]| -> Result<Vec<Tokens>> {
@@ -184,6 +199,7 @@ impl Loader {
                     let tokens = tokenizer.tokenize(&fewer, true);
                     let mut tokens = tokens.or_else(|_| tokenizer.tokenize(words, true))?;
                     text.drop_tokens(&mut rng, &mut tokens.ids);
+                    text.add_noise(&mut rng, &mut tokens.ids, self.preprocessing.vocabulary);
                     Ok(tokens)
                 })
                 .collect()

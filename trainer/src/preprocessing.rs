@@ -22,6 +22,8 @@ pub struct Preprocessing {
     pub image: ImagePreprocessing,
     /// Tokens.
     pub text: TextPreprocessor,
+    /// Token ids are below it.
+    pub vocabulary: u32,
 }
 
 impl Preprocessing {
@@ -31,6 +33,10 @@ impl Preprocessing {
     /// If a setting is out of range, or the tokenizer needs a file of its own.
     pub fn new(config: &PreprocessingConfig) -> Result<Self> {
         config.image.validate()?;
-        Ok(Self { image: config.image.clone(), text: TextPreprocessor::new(&config.text, None)? })
+        Ok(Self {
+            image: config.image.clone(),
+            text: TextPreprocessor::new(&config.text, None)?,
+            vocabulary: config.text.vocabulary(),
+        })
     }
 }

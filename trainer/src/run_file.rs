@@ -98,6 +98,9 @@ pub struct Stage {
     pub clip_norm: Option<f64>,
     /// What a batch holds.
     pub batch: BatchPlan,
+    /// How pictures and texts are varied in this stage; absent: as in all others.
+    #[serde(default)]
+    pub augment: Option<Augmentation>,
     /// `kind` and the settings of the objective, see [`objective::OBJECTIVES`].
     pub objective: toml::Table,
     /// Which variables train, and how fast. Those in no group are frozen.
@@ -167,8 +170,7 @@ impl RunFile {
         if !(self.initial_scale > 0.0 && self.initial_scale <= 100.0) {
             return Err(Error::setting("initial_scale", "must be above 0 and at most 100"));
         }
-        self.augment.image.check()?;
-        self.augment.text.check()?;
+        self.augment.check("")?;
         if self.cadence.keep == 0 {
             return Err(Error::setting("cadence.keep", "must be at least 1"));
         }
@@ -216,6 +218,9 @@ fn check_stage(stage: &Stage, at: &str) -> Result<()> {
         return fail("clip_norm", "must be above 0");
     }
     stage.batch.check(&format!("{at}.batch"))?;
+    if let Some(augment) = &stage.augment {
+        augment.check(&format!("{at}."))?;
+    }
     let prefixed = |error: Error| match error {
         Error::Setting { field, message } => Error::setting(format!("{at}.{field}"), message),
         other => other,

@@ -1,4 +1,5 @@
-//! Wordings of a concept: its name, or a few of its keywords, with words left out.
+//! Wordings of a concept: its name, or a few of its keywords, with words left out, and with what people
+//! say around it: words that say nothing, words of other things, words that nobody taught.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,12 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+
+/// The most words of other concepts in one text.
+const MOST_DISTRACTORS: usize = 2;
+
+/// Languages that are written without spaces between words.
+const UNSPACED_LANGUAGES: [&str; 3] = ["ja", "zh", "th"];
 
 /// How texts are drawn and varied.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +27,19 @@ pub struct TextAugmentation {
     pub word_dropout: f64,
     /// Chance that a token is left out after tokenizing, 0 to below 1.
     pub token_dropout: f64,
+    /// Chance that a text gets filler words of its language around it, 0 to 1.
+    pub filler_share: f64,
+    /// The most filler words in one text, at least 1.
+    pub max_fillers: usize,
+    /// Chance that a text gets a word or two of another concept in its language, 0 to 0.5.
+    pub distractor_share: f64,
+    /// Chance that random tokens are put among a text's own, 0 to 1. A word that training never saw is
+    /// to a hashed table just that: tokens that stand for something else.
+    pub noise_share: f64,
+    /// The most random tokens in one text, at least 1. A word of five letters has ten.
+    pub max_noise: usize,
+    /// Words that say nothing about a picture, by language.
+    pub fillers: BTreeMap<String, Vec<String>>,
     /// How often a language is drawn relative to the others. Languages not named: 1.
     pub language_weights: BTreeMap<String, f64>,
 }
@@ -31,6 +51,12 @@ impl Default for TextAugmentation {
             max_keywords: 4,
             word_dropout: 0.15,
             token_dropout: 0.0,
+            filler_share: 0.0,
+            max_fillers: 6,
+            distractor_share: 0.0,
+            noise_share: 0.0,
+            max_noise: 40,
+            fillers: BTreeMap::new(),
             language_weights: BTreeMap::new(),
         }
     }
@@ -54,8 +80,16 @@ impl TextAugmentation {
         share("keyword_share", self.keyword_share, 1.0)?;
         share("word_dropout", self.word_dropout, 0.9)?;
         share("token_dropout", self.token_dropout, 0.9)?;
-        if self.max_keywords == 0 {
-            return Err(Error::setting("augment.text.max_keywords", "must be at least 1"));
+        share("filler_share", self.filler_share, 1.0)?;
+        share("distractor_share", self.distractor_share, 0.5)?;
+        share("noise_share", self.noise_share, 1.0)?;
+        let counts = [
+            ("max_keywords", self.max_keywords),
+            ("max_fillers", self.max_fillers),
+            ("max_noise", self.max_noise),
+        ];
+        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(Error::setting(format!("augment.text.{name}"), "must be at least 1"));
         }
         if self.language_weights.values().any(|weight| !weight.is_finite() || *weight < 0.0) {
             let message = "weights are finite and not negative";
@@ -83,6 +117,44 @@ impl TextAugmentation {
             keywords.choose_multiple(rng, count).map(String::as_str).collect();
         chosen.shuffle(rng);
         chosen.join(if rng.random_bool(0.5) { ", " } else { " " })
+    }
+
+    /// The text as it may stand in a sentence: filler words of its language and, now and then, words of
+    /// `others`, at random places. Scripts without spaces get them before and behind.
+    pub fn surround(
+        &self,
+        rng: &mut impl Rng,
+        text: String,
+        (language, others): (&str, &[String]),
+    ) -> String {
+        let mut around: Vec<&str> = Vec::new();
+        let fillers = self.fillers.get(language).map_or(&[][..], Vec::as_slice);
+        if !fillers.is_empty() && rng.random_bool(self.filler_share) {
+            let count = rng.random_range(1..=self.max_fillers);
+            around.extend((0..count).filter_map(|_| fillers.choose(rng)).map(String::as_str));
+        }
+        if !others.is_empty() && rng.random_bool(self.distractor_share) {
+            let count = rng.random_range(1..=MOST_DISTRACTORS);
+            around.extend((0..count).filter_map(|_| others.choose(rng)).map(String::as_str));
+        }
+        if around.is_empty() {
+            return text;
+        }
+        let spaced = !UNSPACED_LANGUAGES.contains(&language);
+        let mut words: Vec<&str> =
+            if spaced { text.split_whitespace().collect() } else { vec![&text] };
+        for word in around {
+            words.insert(rng.random_range(0..=words.len()), word);
+        }
+        words.join(if spaced { " " } else { "" })
+    }
+
+    /// Puts random tokens below `vocabulary` behind the text's own.
+    pub fn add_noise(&self, rng: &mut impl Rng, ids: &mut Vec<u32>, vocabulary: u32) {
+        if vocabulary > 0 && rng.random_bool(self.noise_share) {
+            let count = rng.random_range(1..=self.max_noise);
+            ids.extend((0..count).map(|_| rng.random_range(0..vocabulary)));
+        }
     }
 
     /// The text with words left out; at least one stays.
@@ -142,6 +214,41 @@ mod tests {
             let mut ids = vec![1, 2, 3];
             augmentation.drop_tokens(&mut rng, &mut ids);
             assert!(!ids.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_stands_around_a_text_leaves_its_words_in_order() {
+        let fillers = BTreeMap::from([("en".to_owned(), strings(&["the", "is"]))]);
+        let augmentation = TextAugmentation {
+            filler_share: 1.0,
+            distractor_share: 0.5,
+            fillers,
+            ..Default::default()
+        };
+        let others = strings(&["rocket"]);
+        for index in 0..100 {
+            let mut rng = generator(3, &[index]);
+            let text = augmentation.surround(&mut rng, "red heart".to_owned(), ("en", &others));
+            let words: Vec<&str> = text.split(' ').collect();
+            let place = |word: &str| words.iter().position(|other| *other == word).unwrap();
+            assert!(place("red") < place("heart"), "{text}");
+            let around = words.iter().filter(|word| ["the", "is"].contains(word)).count();
+            assert!((1..=6).contains(&around) && words.len() <= around + 4, "{text}");
+            let text = augmentation.surround(&mut rng, "赤いハート".to_owned(), ("ja", &others));
+            assert!(text.replace("rocket", "") == "赤いハート", "{text}");
+        }
+    }
+
+    #[test]
+    fn noise_is_put_behind_a_texts_own_tokens_and_below_the_vocabulary() {
+        let augmentation =
+            TextAugmentation { noise_share: 1.0, max_noise: 5, ..Default::default() };
+        for index in 0..50 {
+            let mut ids = vec![90, 91];
+            augmentation.add_noise(&mut generator(4, &[index]), &mut ids, 7);
+            assert!(ids.starts_with(&[90, 91]) && (3..=7).contains(&ids.len()));
+            assert!(ids[2..].iter().all(|id| *id < 7));
         }
     }
 

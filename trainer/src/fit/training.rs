@@ -72,7 +72,7 @@ impl Training {
         Loader::new(
             (Arc::clone(&self.corpus), &self.withheld),
             Arc::clone(&self.preprocessing),
-            self.run.augment.clone(),
+            self.run.stages[stage].augment.as_ref().unwrap_or(&self.run.augment).clone(),
             self.run.stages[stage].batch,
             seed,
         )

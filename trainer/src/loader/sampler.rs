@@ -1,6 +1,6 @@
 //! Which concepts, pictures and languages make the batch of a step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::Rng;
 use rand::distr::Distribution;
@@ -52,10 +52,11 @@ pub(super) fn picture_of(seed: u64, concept: u32, epoch: u64, count: usize) -> u
 }
 
 /// `count` texts of a concept: languages drawn by weight, each at most once while others are left.
+/// `vocabulary` has words of all concepts, for what stands around a text.
 pub(super) fn texts_of(
     rng: &mut ChaCha8Rng,
     wordings: &[(String, Wordings)],
-    augmentation: &TextAugmentation,
+    (augmentation, vocabulary): (&TextAugmentation, &Vocabulary),
     count: usize,
 ) -> Vec<String> {
     let mut weights: Vec<f64> = Vec::new();
@@ -70,8 +71,10 @@ pub(super) fn texts_of(
                 Err(_) => rng.random_range(0..wordings.len()),
             };
             weights[chosen] = 0.0;
-            let (_, wordings) = &wordings[chosen];
-            augmentation.draw(rng, &wordings.names, &wordings.keywords)
+            let (language, wordings) = &wordings[chosen];
+            let text = augmentation.draw(rng, &wordings.names, &wordings.keywords);
+            let others = vocabulary.get(language).map_or(&[][..], Vec::as_slice);
+            augmentation.surround(rng, text, (language, others))
         })
         .collect()
 }
@@ -79,10 +82,25 @@ pub(super) fn texts_of(
 /// What each concept is called in training, by concept index.
 pub(super) type TrainingWordings = BTreeMap<u32, Vec<(String, Wordings)>>;
 
+/// Words that training has seen, by language.
+pub(super) type Vocabulary = BTreeMap<String, Vec<String>>;
+
+/// The words of all wordings, each once.
+pub(super) fn vocabulary(wordings: &TrainingWordings) -> Vocabulary {
+    let mut words: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for (language, wordings) in wordings.values().flatten() {
+        let texts = wordings.names.iter().chain(&wordings.keywords);
+        words
+            .entry(language.clone())
+            .or_default()
+            .extend(texts.flat_map(|text| text.split_whitespace()));
+    }
+    let owned = |words: BTreeSet<&str>| words.into_iter().map(str::to_owned).collect();
+    words.into_iter().map(|(language, words)| (language, owned(words))).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
@@ -112,9 +130,10 @@ mod tests {
                 (lang.to_owned(), Wordings { names, keywords: Vec::new() })
             })
             .into();
-        let augmentation = TextAugmentation::default();
+        let (augmentation, vocabulary) = (TextAugmentation::default(), Vocabulary::new());
+        let around = (&augmentation, &vocabulary);
         for index in 0..20 {
-            let texts = texts_of(&mut generator(1, &[index]), &wordings, &augmentation, 3);
+            let texts = texts_of(&mut generator(1, &[index]), &wordings, around, 3);
             assert_eq!(texts.iter().collect::<BTreeSet<_>>().len(), 3, "{texts:?}");
         }
     }

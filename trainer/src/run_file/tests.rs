@@ -45,6 +45,8 @@ fn what_is_wrong_is_named() {
     refused("1e-3", "0.0", "stages[0].groups.learning_rate");
     refused("seed = 1", "seed = 1\nsead = 2", "sead");
     refused("seed = 1", "seed = 1\naugment.text.word_dropout = 2.0", "augment.text.word_dropout");
+    let stage = "steps = 10\naugment.text.filler_share = 2.0";
+    refused("steps = 10", stage, "stages[0].augment.text.filler_share");
     refused("seed = 1", "seed = 1\nmodel.heads.shared = 0", "heads.shared");
     refused("\"data/tiny\"", "\"d\"\ndata.hold_out = { share = 0.9, seed = 1 }", "hold_out.share");
 }
