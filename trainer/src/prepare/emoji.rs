@@ -1,7 +1,7 @@
 //! `prepare emoji`: base emoji with their drawings in several styles and their names and keywords
 //! in several languages.
 //!
-//! A *concept* is one emoji without a skin tone; its group is its code points (see [`group_of`]).
+//! A *concept* is one emoji without a skin tone; its group is its code points (see `group_of`).
 //! It counts when at least one of the styles draws it and every language names it.
 
 mod annotations;
