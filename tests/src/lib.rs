@@ -1,6 +1,6 @@
 //! What the tests of the whole system share. They drive the real programs and know nothing of their insides.
 //!
-//! - [`program`]: the programs, built once.
+//! - [`mod@program`]: the programs, built once.
 //! - [`process`]: a server on free ports that ends with its test.
 //! - [`api`]: clients of every service and short ways to make requests.
 //! - [`inputs`]: seeded pictures and texts.
