@@ -1,6 +1,6 @@
 //! Towers: pictures or token ids to features. One file per network, one row per tower.
 //!
-//! A new tower is a file, a variant of its config enum, an arm in [`image`] or [`text`], and a row
+//! A new tower is a file, a variant of its config enum, an arm in [`image()`] or [`text()`], and a row
 //! in [`IMAGE_TOWERS`] or [`TEXT_TOWERS`]; the contract test runs over the rows.
 
 use std::fmt::Debug;
