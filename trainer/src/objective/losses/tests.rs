@@ -27,7 +27,12 @@ fn check_gradient(values: &[f64], shape: (usize, usize), loss: impl Fn(&Tensor) 
             loss(&tensor(&values, shape.0, shape.1)).to_scalar::<f64>().unwrap()
         };
         let numeric = (at(step) - at(-step)) / (2.0 * step);
-        assert!((analytic - numeric).abs() < 1e-7, "element {index}: {analytic} and {numeric}");
+        // Relative to steep slopes: the error of a difference grows with the third derivative.
+        let tolerance = 1e-7 * numeric.abs().max(1.0);
+        assert!(
+            (analytic - numeric).abs() < tolerance,
+            "element {index}: {analytic} and {numeric}"
+        );
     }
 }
 
