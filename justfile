@@ -7,7 +7,7 @@ run:
     cargo run --release
 
 # What CI runs.
-ci: fmt-check lint doc proto-lint test first-run
+ci: fmt-check lint doc proto-lint deploy-check test first-run
 
 fmt:
     cargo fmt --all
@@ -35,6 +35,10 @@ gen:
 
 proto-lint:
     cd proto && buf lint
+
+# Render the manifests; hold them and the Dockerfile against schemas, linters and the server's source.
+deploy-check:
+    bash scripts/check-deploy.sh
 
 # Fetch the packages that the sample is made of, and write the prepared data set.
 emoji-data:

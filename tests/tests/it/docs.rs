@@ -199,6 +199,14 @@ fn tables_of_settings_are_those_of_the_program() {
 }
 
 #[test]
+fn the_settings_that_are_deployed_are_taken_by_the_program() {
+    let file = checkout().join("deploy/kustomize/base/diptych.toml");
+    let output =
+        command("diptych-server").arg("--config").arg(file).arg("--check-config").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn rows_of_settings_are_told_from_other_tables() {
     let text =
         "| flag | built-in |\n|---|---|\n| `--log-format`, `--log` | human |\n\n| `x` | y |\n";
