@@ -48,7 +48,7 @@ pub enum ImageTowerConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum TextTowerConfig {
-    /// A summed embedding table under a small network.
+    /// An embedding table summed by word, and words by weight, under a small network.
     NgramBag(NgramBagConfig),
 }
 
@@ -91,13 +91,15 @@ pub struct NgramBagConfig {
     pub buckets: usize,
     /// Width of a row.
     pub width: usize,
-    /// Width of the hidden layer. The heads read it beside the normalised sum of rows.
+    /// Width of the hidden layer that weighs words, 1 to 4096.
+    pub gate: usize,
+    /// Width of the hidden layer over the text. The heads read it beside the normalised sum of words.
     pub hidden: usize,
 }
 
 impl Default for NgramBagConfig {
     fn default() -> Self {
-        Self { buckets: 65_536, width: 96, hidden: 384 }
+        Self { buckets: 65_536, width: 96, gate: 64, hidden: 384 }
     }
 }
 
@@ -218,6 +220,7 @@ impl NgramBagConfig {
     fn validate(&self) -> Result<()> {
         within("text_tower.buckets", self.buckets, 1, 1 << 24)?;
         within("text_tower.width", self.width, 1, 4096)?;
+        within("text_tower.gate", self.gate, 1, 4096)?;
         within("text_tower.hidden", self.hidden, 1, 16_384)
     }
 }

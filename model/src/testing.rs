@@ -36,6 +36,7 @@ pub fn tiny_model() -> ModelConfig {
         text_tower: TextTowerConfig::NgramBag(NgramBagConfig {
             buckets: 512,
             width: 16,
+            gate: 4,
             hidden: 32,
         }),
         heads: HeadsConfig {

@@ -198,8 +198,8 @@ impl Loader {
                     // What is left may be punctuation alone; the whole text never is.
                     let tokens = tokenizer.tokenize(&fewer, true);
                     let mut tokens = tokens.or_else(|_| tokenizer.tokenize(words, true))?;
-                    text.drop_tokens(&mut rng, &mut tokens.ids);
-                    text.add_noise(&mut rng, &mut tokens.ids, self.preprocessing.vocabulary);
+                    text.drop_tokens(&mut rng, &mut tokens);
+                    text.add_noise(&mut rng, &mut tokens, self.preprocessing.vocabulary);
                     Ok(tokens)
                 })
                 .collect()

@@ -35,7 +35,8 @@ fn pixels(batch: usize) -> Tensor {
 /// Texts of four ids each, which use every row of the small table from six texts on.
 fn tokens(batch: usize) -> TokenBatch {
     let ids = (0..4 * batch as u32).map(|i| i % 24).collect();
-    TokenBatch { ids, offsets: (0..=batch as u32).map(|i| 4 * i).collect() }
+    let every = |step: u32| (0..=batch as u32).map(move |i| step * i);
+    TokenBatch { ids, word_offsets: every(4).collect(), text_offsets: every(1).collect() }
 }
 
 /// One direction of a contrastive loss on the shared vectors, and a loss on the exclusive ones.
@@ -145,7 +146,15 @@ fn the_default_model_fits_16_megabytes_in_half_precision() {
 #[test]
 fn refuses_ids_beyond_the_vocabulary_and_pictures_of_another_shape() {
     let model = DualEncoder::new(&small(), &Params::seeded(1, &Device::Cpu)).unwrap();
-    assert!(model.encode_texts(&TokenBatch { ids: vec![24], offsets: vec![0, 1] }).is_err());
+    assert!(
+        model
+            .encode_texts(&TokenBatch {
+                ids: vec![24],
+                word_offsets: vec![0, 1],
+                text_offsets: vec![0, 1]
+            })
+            .is_err()
+    );
     let grey = Tensor::zeros((1, 1, 16, 16), DType::F32, &Device::Cpu).unwrap();
     assert!(model.encode_images(&grey).is_err());
 }

@@ -10,11 +10,14 @@ use tokenizers::Tokenizer;
 pub use self::config::{HashedNgrams, HuggingFace, TokenizerConfig};
 use crate::error::{Error, Result};
 
-/// The ids of one text.
+/// The ids of one text, word by word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// Ids below [`TokenizerConfig::vocabulary`], at least one. An id may repeat.
     pub ids: Vec<u32>,
+    /// How many ids each word has, in order: none is 0, and they sum to the number of ids. What a
+    /// word is, the tokenizer says.
+    pub word_lengths: Vec<u32>,
     /// How many bytes of the text, from its start, these ids stand for. The ids are exactly those
     /// of the text cut there.
     pub used_bytes: usize,
@@ -22,31 +25,41 @@ pub struct Tokens {
     pub truncated: bool,
 }
 
-/// Texts of a batch as one list of ids: text `i` has `ids[offsets[i]..offsets[i + 1]]`.
+/// Texts of a batch as one list of words, each a few ids: text `i` has the words
+/// `text_offsets[i]..text_offsets[i + 1]`, word `w` the ids
+/// `ids[word_offsets[w]..word_offsets[w + 1]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenBatch {
     /// The ids of all texts, one after the other.
     pub ids: Vec<u32>,
-    /// Where each text begins, and the end: one more than there are texts, the first is 0.
-    pub offsets: Vec<u32>,
+    /// Where each word's ids begin, and their end: one more than there are words, the first is 0.
+    pub word_offsets: Vec<u32>,
+    /// Where each text's words begin, and their end: one more than there are texts, the first is 0.
+    pub text_offsets: Vec<u32>,
 }
 
 impl Default for TokenBatch {
     fn default() -> Self {
-        Self { ids: Vec::new(), offsets: vec![0] }
+        Self { ids: Vec::new(), word_offsets: vec![0], text_offsets: vec![0] }
     }
 }
 
 impl TokenBatch {
-    /// Puts the ids of several texts one after the other.
+    /// Puts the words of several texts one after the other.
     #[must_use]
     pub fn collate(items: &[&Tokens]) -> Self {
         let mut batch = Self::default();
         batch.ids.reserve(items.iter().map(|item| item.ids.len()).sum());
-        batch.offsets.reserve(items.len());
+        batch.word_offsets.reserve(items.iter().map(|item| item.word_lengths.len()).sum());
+        batch.text_offsets.reserve(items.len());
+        let mut end = 0;
         for item in items {
             batch.ids.extend_from_slice(&item.ids);
-            batch.offsets.push(batch.ids.len() as u32);
+            batch.word_offsets.extend(item.word_lengths.iter().map(|length| {
+                end += length;
+                end
+            }));
+            batch.text_offsets.push(batch.words() as u32);
         }
         batch
     }
@@ -54,7 +67,13 @@ impl TokenBatch {
     /// The number of texts.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.offsets.len().saturating_sub(1)
+        self.text_offsets.len().saturating_sub(1)
+    }
+
+    /// The number of words of all texts.
+    #[must_use]
+    pub fn words(&self) -> usize {
+        self.word_offsets.len().saturating_sub(1)
     }
 
     /// Whether there is no text.
@@ -68,6 +87,25 @@ impl TokenBatch {
 pub struct TextPreprocessor {
     config: TokenizerConfig,
     engine: Engine,
+}
+
+/// What a tokenizer gives: ids, and how many of them each word has.
+#[derive(Default)]
+struct Words {
+    ids: Vec<u32>,
+    lengths: Vec<u32>,
+}
+
+impl Words {
+    /// Adds a word; one without ids is none.
+    fn push(&mut self, ids: impl IntoIterator<Item = u32>) {
+        let before = self.ids.len();
+        self.ids.extend(ids);
+        let length = self.ids.len() - before;
+        if length > 0 {
+            self.lengths.push(length as u32);
+        }
+    }
 }
 
 enum Engine {
@@ -128,19 +166,21 @@ impl TextPreprocessor {
             return Err(Error::limit("text bytes", max_bytes as u64, text.len() as u64));
         }
         let mut used = &text[..text.floor_char_boundary(max_bytes)];
-        let mut ids = self.ids(used)?;
+        let mut words = self.words(used)?;
         let max_ids = self.config.max_ids();
-        if ids.len() > max_ids {
+        if words.ids.len() > max_ids {
             if !truncate {
-                return Err(Error::limit("text tokens", max_ids as u64, ids.len() as u64));
+                return Err(Error::limit("text tokens", max_ids as u64, words.ids.len() as u64));
             }
             used = self.longest_fitting(used, max_ids)?;
-            ids = self.ids(used)?;
+            words = self.words(used)?;
         }
+        let Words { ids, lengths: word_lengths } = words;
         if ids.is_empty() {
             return Err(Error::Empty { field: "text" });
         }
-        Ok(Tokens { ids, used_bytes: used.len(), truncated: used.len() < text.len() })
+        let truncated = used.len() < text.len();
+        Ok(Tokens { ids, word_lengths, used_bytes: used.len(), truncated })
     }
 
     /// A prefix of `text` with at most `max_ids` ids, by bisection: about 13 passes at 8 KiB, only
@@ -152,7 +192,7 @@ impl TextPreprocessor {
             if middle <= fits {
                 return Ok(&text[..fits]);
             }
-            if self.ids(&text[..middle])?.len() <= max_ids {
+            if self.words(&text[..middle])?.ids.len() <= max_ids {
                 fits = middle;
             } else {
                 beyond = middle;
@@ -160,16 +200,17 @@ impl TextPreprocessor {
         }
     }
 
-    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+    fn words(&self, text: &str) -> Result<Words> {
         match &self.engine {
-            Engine::Ngrams(settings) => Ok(ngrams::ids(text, settings)),
-            Engine::HuggingFace { .. } if text.trim().is_empty() => Ok(Vec::new()),
+            Engine::Ngrams(settings) => Ok(ngrams::words(text, settings)),
+            Engine::HuggingFace { .. } if text.trim().is_empty() => Ok(Words::default()),
             Engine::HuggingFace { tokenizer, settings } => {
                 let encoding =
                     tokenizer.encode_fast(text, settings.special_tokens).map_err(|_| {
                         Error::invalid("text", "cannot be split by the bundle's tokenizer")
                     })?;
-                Ok(encoding.get_ids().to_vec())
+                let ids = encoding.get_ids().to_vec();
+                Ok(Words { lengths: vec![1; ids.len()], ids })
             }
         }
     }

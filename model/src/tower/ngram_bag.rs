@@ -1,7 +1,9 @@
-//! `ngram_bag`: the sum of an embedding table's rows, normalised, beside one hidden layer.
+//! `ngram_bag`: the rows of an embedding table summed by word, the words summed by weight, beside one
+//! hidden layer.
 //!
-//! A bag of hashed character n-grams as in Bojanowski et al. 2017, "Enriching word vectors with
-//! subword information", summed over the whole text.
+//! A word is the sum of its hashed character n-grams as in Bojanowski et al. 2017, "Enriching word
+//! vectors with subword information". How much a word counts, a small network reads from that sum:
+//! in "time for a coffee" one word names the thing, and in a plain sum it would drown.
 
 use candle_core::Tensor;
 
@@ -15,7 +17,7 @@ use crate::preprocess::TokenBatch;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "ngram_bag",
-    example: "kind = \"ngram_bag\"\nbuckets = 64\nwidth = 8\nhidden = 16\n",
+    example: "kind = \"ngram_bag\"\nbuckets = 64\nwidth = 8\ngate = 4\nhidden = 16\n",
 };
 
 /// The tower. Features are the normalised sum and the hidden layer side by side, so that a head
@@ -23,6 +25,7 @@ pub(super) const ENTRY: Entry = Entry {
 #[derive(Debug)]
 pub(super) struct NgramBag {
     table: Tensor,
+    gate: Gate,
     norm: Norm,
     hidden: Linear,
     width: usize,
@@ -30,11 +33,12 @@ pub(super) struct NgramBag {
 
 impl NgramBag {
     pub(super) fn new(config: &NgramBagConfig, params: &Params, prefix: &str) -> Result<Self> {
-        let NgramBagConfig { buckets, width, hidden } = *config;
+        let NgramBagConfig { buckets, width, gate, hidden } = *config;
         // Only the direction of a sum matters, so the scale sets how fast rows turn while learning.
         let init = Init::Normal { std: 0.1 };
         Ok(Self {
             table: params.get(&format!("{prefix}.table.weight"), &[buckets, width], init)?,
+            gate: Gate::new(params, &format!("{prefix}.gate"), [width, gate])?,
             norm: Norm::new(params, &format!("{prefix}.norm"), width, 1)?,
             hidden: Linear::new(params, &format!("{prefix}.hidden"), [width, hidden])?,
             width: width + hidden,
@@ -44,7 +48,10 @@ impl NgramBag {
 
 impl TextTower for NgramBag {
     fn forward(&self, tokens: &TokenBatch) -> Result<Tensor> {
-        let sums = ops::embedding_bag(&self.table, &tokens.ids, &tokens.offsets)?;
+        let words = ops::embedding_bag(&self.table, &tokens.ids, &tokens.word_offsets)?;
+        let weighted = words.broadcast_mul(&self.gate.forward(&words)?)?;
+        let each: Vec<u32> = (0..tokens.words() as u32).collect();
+        let sums = ops::embedding_bag(&weighted, &each, &tokens.text_offsets)?;
         let direct = self.norm.layer(&sums)?;
         let hidden = ops::relu(&self.hidden.forward(&direct)?)?;
         Ok(Tensor::cat(&[&direct, &hidden], 1)?)
@@ -52,5 +59,31 @@ impl TextTower for NgramBag {
 
     fn width(&self) -> usize {
         self.width
+    }
+}
+
+/// Weights of words, (W, D) to (W, 1), each between 0 and 1.
+///
+/// The hidden layer reads the sums as they are: how long one is tells how well its n-grams agree,
+/// and those of a word never seen do not.
+#[derive(Debug)]
+struct Gate {
+    hidden: Linear,
+    weight: Linear,
+}
+
+impl Gate {
+    fn new(params: &Params, name: &str, [width, hidden]: [usize; 2]) -> Result<Self> {
+        Ok(Self {
+            hidden: Linear::new(params, &format!("{name}.hidden"), [width, hidden])?,
+            weight: Linear::new(params, &format!("{name}.weight"), [hidden, 1])?,
+        })
+    }
+
+    fn forward(&self, words: &Tensor) -> Result<Tensor> {
+        let hidden = ops::relu(&self.hidden.forward(words)?)?;
+        // The logistic function by its tangent form, whose gradient stays finite for any logit.
+        let half = (self.weight.forward(&hidden)? * 0.5)?;
+        Ok(((half.tanh()? + 1.0)? * 0.5)?)
     }
 }

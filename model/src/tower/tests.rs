@@ -48,7 +48,8 @@ impl Subject for Texts {
                 .iter()
                 .map(|&pick| {
                     let ids = (0..pick as u32 * 3 + 1).map(|i| (i * 31 + pick as u32) % vocabulary);
-                    Tokens { ids: ids.collect(), ..Tokens::default() }
+                    let word_lengths = vec![1, pick as u32 * 3];
+                    Tokens { ids: ids.collect(), word_lengths, ..Tokens::default() }
                 })
                 .collect();
             let batch = TokenBatch::collate(&texts.iter().collect::<Vec<_>>());

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use diptych_model::preprocess::Tokens;
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use crate::error::{Error, Result};
 
 /// The most words of other concepts in one text.
 const MOST_DISTRACTORS: usize = 2;
+
+/// The most tokens in a random word. One of seven letters has 22 hashed n-grams.
+const MOST_NOISE_TOKENS: u32 = 22;
 
 /// Languages that are written without spaces between words.
 const UNSPACED_LANGUAGES: [&str; 3] = ["ja", "zh", "th"];
@@ -33,11 +37,16 @@ pub struct TextAugmentation {
     pub max_fillers: usize,
     /// Chance that a text gets a word or two of another concept in its language, 0 to 0.5.
     pub distractor_share: f64,
-    /// Chance that random tokens are put among a text's own, 0 to 1. A word that training never saw is
-    /// to a hashed table just that: tokens that stand for something else.
+    /// Chance that words of random tokens are put behind a text's own, 0 to 1. A word that training never
+    /// saw is to a hashed table just that: tokens that stand for something else.
     pub noise_share: f64,
-    /// The most random tokens in one text, at least 1. A word of five letters has ten.
+    /// The most random words in one text, at least 1.
     pub max_noise: usize,
+    /// Chance that a text gets a few invented words: the beginning of one word of its language and the end
+    /// of another, 0 to 1. Most words of a sentence were never taught, and share n-grams with some that were.
+    pub invented_share: f64,
+    /// The most invented words in one text, at least 1.
+    pub max_invented: usize,
     /// Words that say nothing about a picture, by language.
     pub fillers: BTreeMap<String, Vec<String>>,
     /// How often a language is drawn relative to the others. Languages not named: 1.
@@ -55,7 +64,9 @@ impl Default for TextAugmentation {
             max_fillers: 6,
             distractor_share: 0.0,
             noise_share: 0.0,
-            max_noise: 40,
+            max_noise: 4,
+            invented_share: 0.0,
+            max_invented: 3,
             fillers: BTreeMap::new(),
             language_weights: BTreeMap::new(),
         }
@@ -83,10 +94,12 @@ impl TextAugmentation {
         share("filler_share", self.filler_share, 1.0)?;
         share("distractor_share", self.distractor_share, 0.5)?;
         share("noise_share", self.noise_share, 1.0)?;
+        share("invented_share", self.invented_share, 1.0)?;
         let counts = [
             ("max_keywords", self.max_keywords),
             ("max_fillers", self.max_fillers),
             ("max_noise", self.max_noise),
+            ("max_invented", self.max_invented),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::setting(format!("augment.text.{name}"), "must be at least 1"));
@@ -137,10 +150,17 @@ impl TextAugmentation {
             let count = rng.random_range(1..=MOST_DISTRACTORS);
             around.extend((0..count).filter_map(|_| others.choose(rng)).map(String::as_str));
         }
+        let spaced = !UNSPACED_LANGUAGES.contains(&language);
+        let mut invented = Vec::new();
+        // Nothing is drawn where the share is 0, so that a run without it keeps its batches.
+        if self.invented_share > 0.0 && spaced && rng.random_bool(self.invented_share) {
+            let count = rng.random_range(1..=self.max_invented);
+            invented.extend((0..count).filter_map(|_| invent(rng, others)));
+        }
+        around.extend(invented.iter().map(String::as_str));
         if around.is_empty() {
             return text;
         }
-        let spaced = !UNSPACED_LANGUAGES.contains(&language);
         let mut words: Vec<&str> =
             if spaced { text.split_whitespace().collect() } else { vec![&text] };
         for word in around {
@@ -149,11 +169,14 @@ impl TextAugmentation {
         words.join(if spaced { " " } else { "" })
     }
 
-    /// Puts random tokens below `vocabulary` behind the text's own.
-    pub fn add_noise(&self, rng: &mut impl Rng, ids: &mut Vec<u32>, vocabulary: u32) {
+    /// Puts words of random tokens below `vocabulary` behind the text's own.
+    pub fn add_noise(&self, rng: &mut impl Rng, tokens: &mut Tokens, vocabulary: u32) {
         if vocabulary > 0 && rng.random_bool(self.noise_share) {
-            let count = rng.random_range(1..=self.max_noise);
-            ids.extend((0..count).map(|_| rng.random_range(0..vocabulary)));
+            for _ in 0..rng.random_range(1..=self.max_noise) {
+                let length = rng.random_range(1..=MOST_NOISE_TOKENS);
+                tokens.word_lengths.push(length);
+                tokens.ids.extend((0..length).map(|_| rng.random_range(0..vocabulary)));
+            }
         }
     }
 
@@ -169,13 +192,29 @@ impl TextAugmentation {
     }
 
     /// Leaves tokens out in place; at least one stays.
-    pub fn drop_tokens(&self, rng: &mut impl Rng, ids: &mut Vec<u32>) {
-        let Some(spared) = ids.choose(rng).copied() else { return };
-        ids.retain(|_| !rng.random_bool(self.token_dropout));
-        if ids.is_empty() {
-            ids.push(spared);
+    pub fn drop_tokens(&self, rng: &mut impl Rng, tokens: &mut Tokens) {
+        let Some(spared) = tokens.ids.choose(rng).copied() else { return };
+        let mut rest = std::mem::take(&mut tokens.ids).into_iter();
+        for length in &mut tokens.word_lengths {
+            let before = tokens.ids.len();
+            let word = rest.by_ref().take(*length as usize);
+            tokens.ids.extend(word.filter(|_| !rng.random_bool(self.token_dropout)));
+            *length = (tokens.ids.len() - before) as u32;
+        }
+        tokens.word_lengths.retain(|length| *length > 0);
+        if tokens.ids.is_empty() {
+            tokens.ids.push(spared);
+            tokens.word_lengths.push(1);
         }
     }
+}
+
+/// The beginning of one word and the end of another, each of half its characters.
+fn invent(rng: &mut impl Rng, words: &[String]) -> Option<String> {
+    let (first, last) = (words.choose(rng)?, words.choose(rng)?);
+    let half = |word: &str| word.chars().count().div_ceil(2);
+    let beginning = first.chars().take(half(first));
+    Some(beginning.chain(last.chars().skip(last.chars().count() / 2)).collect())
 }
 
 #[cfg(test)]
@@ -211,9 +250,12 @@ mod tests {
         for index in 0..100 {
             let mut rng = generator(2, &[index]);
             assert!(!augmentation.drop_words(&mut rng, "one two").is_empty());
-            let mut ids = vec![1, 2, 3];
-            augmentation.drop_tokens(&mut rng, &mut ids);
-            assert!(!ids.is_empty());
+            let mut tokens =
+                Tokens { ids: vec![1, 2, 3], word_lengths: vec![1, 2], ..Tokens::default() };
+            augmentation.drop_tokens(&mut rng, &mut tokens);
+            assert!(!tokens.ids.is_empty());
+            let kept: u32 = tokens.word_lengths.iter().sum();
+            assert_eq!(kept as usize, tokens.ids.len());
         }
     }
 
@@ -241,14 +283,29 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_put_behind_a_texts_own_tokens_and_below_the_vocabulary() {
+    fn an_invented_word_begins_as_one_word_and_ends_as_another() {
+        let words = strings(&["rocket", "heart"]);
+        let mut seen = std::collections::BTreeSet::new();
+        for index in 0..50 {
+            seen.extend(invent(&mut generator(5, &[index]), &words));
+        }
+        let expected = ["heaart", "heaket", "rocart", "rocket"].map(str::to_owned);
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(invent(&mut generator(5, &[0]), &[]), None);
+    }
+
+    #[test]
+    fn noise_is_put_behind_a_texts_own_words_and_below_the_vocabulary() {
         let augmentation =
             TextAugmentation { noise_share: 1.0, max_noise: 5, ..Default::default() };
         for index in 0..50 {
-            let mut ids = vec![90, 91];
-            augmentation.add_noise(&mut generator(4, &[index]), &mut ids, 7);
-            assert!(ids.starts_with(&[90, 91]) && (3..=7).contains(&ids.len()));
-            assert!(ids[2..].iter().all(|id| *id < 7));
+            let mut tokens =
+                Tokens { ids: vec![90, 91], word_lengths: vec![2], ..Tokens::default() };
+            augmentation.add_noise(&mut generator(4, &[index]), &mut tokens, 7);
+            assert!(tokens.ids.starts_with(&[90, 91]) && tokens.ids[2..].iter().all(|id| *id < 7));
+            assert!((2..=6).contains(&tokens.word_lengths.len()));
+            let sum: u32 = tokens.word_lengths.iter().sum();
+            assert_eq!(sum as usize, tokens.ids.len());
         }
     }
 

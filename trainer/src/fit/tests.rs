@@ -82,6 +82,7 @@ groups = 4
 kind = "ngram_bag"
 buckets = 512
 width = 16
+gate = 8
 hidden = 32
 [model.heads]
 shared = 16

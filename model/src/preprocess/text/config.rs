@@ -19,7 +19,8 @@ pub enum TokenizerConfig {
 /// A text is normalised (NFKC, lower case) and split into runs. A run of letters, digits and marks
 /// is a word `<w>` with its boundaries marked, and gives itself and its n-grams of `min..=max`
 /// characters. A run of Han, Kana or Hangul, where words are not spaced, and a run of symbols
-/// (emoji among them) give their n-grams of `1..=cjk_max` characters. Each is hashed to a bucket.
+/// (emoji among them) give their n-grams of `1..=cjk_max` characters, each a word by itself. Each
+/// n-gram is hashed to a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HashedNgrams {

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-use super::HashedNgrams;
+use super::{HashedNgrams, Words};
 
 /// What a run of characters is made of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,9 +32,10 @@ enum Role {
     Boundary,
 }
 
-/// The ids of `text`, in the order of its runs; none when it holds boundaries only.
-pub(super) fn ids(text: &str, settings: &HashedNgrams) -> Vec<u32> {
-    let mut ids = Vec::with_capacity(text.len() * 3);
+/// The words of `text`, in the order of its runs; none when it holds boundaries only.
+pub(super) fn words(text: &str, settings: &HashedNgrams) -> Words {
+    let mut words = Words::default();
+    words.ids.reserve(text.len() * 3);
     let mut run = String::new();
     let mut script = None;
     for character in normalized(text) {
@@ -42,21 +43,21 @@ pub(super) fn ids(text: &str, settings: &HashedNgrams) -> Vec<u32> {
             Role::Invisible => {}
             Role::Member(member) => {
                 if script != Some(member) {
-                    push_run(&mut ids, &run, script, settings);
+                    push_run(&mut words, &run, script, settings);
                     run.clear();
                     script = Some(member);
                 }
                 run.push(character);
             }
             Role::Boundary => {
-                push_run(&mut ids, &run, script, settings);
+                push_run(&mut words, &run, script, settings);
                 run.clear();
                 script = None;
             }
         }
     }
-    push_run(&mut ids, &run, script, settings);
-    ids
+    push_run(&mut words, &run, script, settings);
+    words
 }
 
 /// NFKC, each character in lower case by itself (a sigma at a word's end stays a plain sigma, so
@@ -123,29 +124,31 @@ fn is_unspaced(character: char) -> bool {
     )
 }
 
-fn push_run(ids: &mut Vec<u32>, run: &str, script: Option<Script>, settings: &HashedNgrams) {
+fn push_run(words: &mut Words, run: &str, script: Option<Script>, settings: &HashedNgrams) {
+    let hash = |ngram: &str| bucket(ngram, settings.buckets);
     match script {
         None => {}
         Some(Script::Spaced) => {
             let word = format!("<{run}>");
-            ids.push(bucket(&word, settings.buckets));
-            // The word itself is in already: its n-grams are the shorter ones.
+            // The word itself comes first: its n-grams are the shorter ones.
             let longest = settings.max.min(word.chars().count() - 1);
-            push_ngrams(ids, &word, settings.min..=longest, settings.buckets);
+            let shorter = ngrams(&word, settings.min..=longest);
+            words.push([word.as_str()].into_iter().chain(shorter).map(hash));
         }
         Some(Script::Unspaced | Script::Symbol) => {
-            push_ngrams(ids, run, 1..=settings.cjk_max, settings.buckets);
+            // Where words begin is not written, so that each n-gram may be one.
+            ngrams(run, 1..=settings.cjk_max).for_each(|ngram| words.push([hash(ngram)]));
         }
     }
 }
 
-/// Pushes the n-grams of `run`, by length, then by place.
-fn push_ngrams(ids: &mut Vec<u32>, run: &str, lengths: RangeInclusive<usize>, buckets: u32) {
+/// The n-grams of `run`, by length, then by place.
+fn ngrams(run: &str, lengths: RangeInclusive<usize>) -> impl Iterator<Item = &str> {
     let edges: Vec<usize> = run.char_indices().map(|(at, _)| at).chain([run.len()]).collect();
-    for length in lengths {
-        let ends = edges.iter().skip(length);
-        ids.extend(edges.iter().zip(ends).map(|(&start, &end)| bucket(&run[start..end], buckets)));
-    }
+    lengths.flat_map(move |length| {
+        let ends = edges.iter().skip(length).copied();
+        edges.iter().copied().zip(ends).map(|(start, end)| &run[start..end]).collect::<Vec<_>>()
+    })
 }
 
 /// The bucket of an n-gram: FNV-1a of 64 bits over its UTF-8 bytes (offset basis

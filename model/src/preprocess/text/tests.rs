@@ -112,6 +112,16 @@ fn spelling_that_means_the_same_gives_the_same_ids() {
 }
 
 #[test]
+fn a_spaced_word_is_one_and_elsewhere_each_ngram_is() {
+    let lengths =
+        |text| ngrams(HashedNgrams::default()).tokenize(text, false).unwrap().word_lengths;
+    // "<red>": itself, three n-grams of 3 and two of 4; "<heart>": itself, 5, 4 and 3.
+    assert_eq!(lengths("Red heart"), [6, 13]);
+    // 赤い: two of one character and one of two.
+    assert_eq!(lengths("a 赤い"), [2, 1, 1, 1]);
+}
+
+#[test]
 fn marks_stay_in_their_word() {
     // "heart" in Hindi has a vowel sign, "love" a virama inside: one word each.
     for word in ["दिल", "प्यार"] {
@@ -158,11 +168,17 @@ fn too_many_ids_are_refused_or_cut() {
 
 #[test]
 fn collates_in_order() {
-    let tokens = |ids: &[u32]| Tokens { ids: ids.to_vec(), ..Tokens::default() };
-    let batch = TokenBatch::collate(&[&tokens(&[5, 6]), &tokens(&[7]), &tokens(&[8, 9, 10])]);
+    let tokens = |ids: &[u32], word_lengths: &[u32]| Tokens {
+        ids: ids.to_vec(),
+        word_lengths: word_lengths.to_vec(),
+        ..Tokens::default()
+    };
+    let texts = [tokens(&[5, 6], &[2]), tokens(&[7], &[1]), tokens(&[8, 9, 10], &[1, 2])];
+    let batch = TokenBatch::collate(&texts.iter().collect::<Vec<_>>());
     assert_eq!(batch.ids, [5, 6, 7, 8, 9, 10]);
-    assert_eq!(batch.offsets, [0, 2, 3, 6]);
-    assert_eq!(batch.len(), 3);
+    assert_eq!(batch.word_offsets, [0, 2, 3, 4, 6]);
+    assert_eq!(batch.text_offsets, [0, 1, 2, 4]);
+    assert_eq!((batch.len(), batch.words()), (3, 4));
     assert!(TokenBatch::collate(&[]).is_empty());
 }
 
@@ -208,6 +224,8 @@ fn a_hugging_face_tokenizer_gives_its_ids() {
     let config = hugging_face(4);
     let preprocessor = TextPreprocessor::new(&config, Some(WORD_LEVEL.as_bytes())).unwrap();
     assert_eq!(preprocessor.tokenize("Red heart, green", false).unwrap().ids, [1, 2, 0, 0]);
+    let words = preprocessor.tokenize("red heart", false).unwrap().word_lengths;
+    assert_eq!(words, [1, 1], "each token is a word");
     assert!(matches!(preprocessor.tokenize("  ", false), Err(Error::Empty { .. })));
 }
 
@@ -231,6 +249,9 @@ proptest! {
             prop_assert!(!tokens.ids.is_empty());
             prop_assert!(tokens.ids.iter().all(|id| *id < buckets));
             prop_assert_eq!(tokens.used_bytes, text.len());
+            prop_assert!(!tokens.word_lengths.contains(&0));
+            let sum: u32 = tokens.word_lengths.iter().sum();
+            prop_assert_eq!(sum as usize, tokens.ids.len());
         }
     }
 
