@@ -76,7 +76,7 @@ pub fn evaluate(subject: &Subject<'_>, questions: &Questions) -> Result<Tables> 
     }
     if questions.in_full {
         for style in corpus.styles() {
-            let of_style = |at: &usize| corpus.pictures[*at].style == style;
+            let of_style = |at: &usize| corpus.style(*at) == Some(style);
             let chosen: Vec<usize> = (0..corpus.pictures.len()).filter(of_style).collect();
             let table = by_language(subject, &names, &pictures.select(&chosen)?, true)?;
             tables.text_to_picture_by_style.insert(style.to_owned(), table);

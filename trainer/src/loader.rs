@@ -175,15 +175,15 @@ impl Loader {
         let plan = self.plan;
         let views = if plan.pictures { 1 + usize::from(index < plan.second_pictures) } else { 0 };
         let pictures = &self.corpus.concepts[concept as usize].pictures;
-        let picture = &self.corpus.pictures
-            [pictures[sampler::picture_of(self.seed, concept, epoch, pictures.len())]];
+        let picture = pictures[sampler::picture_of(self.seed, concept, epoch, pictures.len())];
         let image = &self.preprocessing.image;
         let pictures = (0..views)
             .map(|_| {
+                let picture = self.corpus.decoded(picture)?;
                 let view = self.augmentation.image.apply(&mut rng, &picture.detailed, image.size);
-                view.map_or_else(|| picture.plain.clone(), |view| image.normalize(&view))
+                Ok(image.normalize(view.as_ref().unwrap_or(&picture.plain)))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let text = &self.augmentation.text;
         let (around, count) = ((text, &self.vocabulary), plan.texts_per_concept);
         let drawn = sampler::texts_of(&mut rng, &self.wordings[&concept], around, count);

@@ -6,7 +6,7 @@ use diptych_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::corpus::HoldOut;
+use crate::corpus::{HoldOut, PictureMemory};
 use crate::error::{Error, Result};
 use crate::loader::{Augmentation, BatchPlan};
 use crate::objective;
@@ -56,6 +56,9 @@ const fn default_initial_scale() -> f64 {
 pub struct DataConfig {
     /// A prepared dataset, relative to the working folder. The command line may name another.
     pub folder: PathBuf,
+    /// How much memory pictures may take; more than that is read again when asked for.
+    #[serde(default)]
+    pub memory: PictureMemory,
     /// Texts that training never sees; absent: it sees all.
     #[serde(default)]
     pub hold_out: Option<HoldOut>,
@@ -182,13 +185,15 @@ impl RunFile {
         self.stages.iter().enumerate().try_for_each(check)
     }
 
-    /// SHA-256, in hex, of everything that decides the result: all but the data's folder.
+    /// SHA-256, in hex, of everything that decides the result: all but where the data lies and how
+    /// much of it is held in memory.
     ///
     /// # Errors
     /// If the run cannot be written as JSON.
     pub fn digest(&self) -> Result<String> {
         let mut run = self.clone();
         run.data.folder = PathBuf::new();
+        run.data.memory = PictureMemory::default();
         let canonical = serde_json::to_vec(&run)
             .map_err(|error| Error::setting("run file", error.to_string()))?;
         Ok(hex::encode(Sha256::digest(canonical)))

@@ -10,7 +10,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use super::*;
 use crate::checkpoint::Position;
 use crate::eval::{self, Questions, Subject};
-use crate::shards::{DatasetWriter, ImageRow, TextKind, TextRow};
+use crate::shards::{DatasetWriter, ImageRow, Split, TextKind, TextRow};
 
 const COLOURS: [(&str, &str, [u8; 3]); 8] = [
     ("red", "rot", [220, 20, 20]),
@@ -42,13 +42,16 @@ fn write_colours(folder: &Path) {
                     bytes: bytes.into_inner(),
                     path: format!("{style}/{name}.png"),
                     group: name.to_owned(),
+                    split: Split::Train,
                     labels: vec![Some(style.to_owned())],
                 })
                 .unwrap();
         }
         for (text, lang) in [(name, "en"), (german, "de")] {
             let (text, lang, group) = (text.to_owned(), lang.to_owned(), name.to_owned());
-            writer.push_text(TextRow { text, lang, kind: TextKind::Name, group }).unwrap();
+            writer
+                .push_text(TextRow { text, lang, kind: TextKind::Name, group, split: Split::Train })
+                .unwrap();
         }
     }
     writer.finish().unwrap();

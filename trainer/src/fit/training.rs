@@ -42,7 +42,7 @@ impl Training {
     /// If the data cannot be used, or the model not be built.
     pub fn open(run: &RunFile) -> Result<Self> {
         let preprocessing = Arc::new(Preprocessing::new(&run.preprocessing)?);
-        let corpus = Arc::new(Corpus::open(&run.data.folder, &preprocessing)?);
+        let corpus = Arc::new(Corpus::open(&run.data.folder, &preprocessing, run.data.memory)?);
         let withheld = run.data.hold_out.map(|rule| rule.draw(&corpus)).unwrap_or_default();
         let params = Params::seeded(run.seed, &Device::Cpu);
         let encoder = DualEncoder::new(&run.model, &params)?;
