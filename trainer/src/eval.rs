@@ -94,6 +94,15 @@ pub fn evaluate(subject: &Subject<'_>, questions: &Questions) -> Result<Tables> 
     Ok(tables)
 }
 
+/// The rsum.
+///
+/// # Errors
+/// No.
+pub fn dev_rsum(subject: &Subject<'_>) -> Result<f64> {
+    let tables = evaluate(subject, &Questions::default())?;
+    Ok(tables.mean_at_5())
+}
+
 /// Recall of the names that training saw (or of those it did not) against pictures.
 fn by_language(
     subject: &Subject<'_>,

@@ -50,12 +50,20 @@ const fn default_initial_scale() -> f64 {
     5.0
 }
 
+const fn default_shuffle_buffer() -> usize {
+    16_384
+}
+
 /// What is trained on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// A prepared dataset, relative to the working folder. The command line may name another.
     pub folder: PathBuf,
+    /// Pictures that are shuffled together, at least 1, where an epoch goes through pictures. Row groups
+    /// of that many stay in memory as files, and beyond `memory` are read more than once an epoch.
+    #[serde(default = "default_shuffle_buffer")]
+    pub shuffle_buffer: usize,
     /// How much memory pictures may take; more than that is read again when asked for.
     #[serde(default)]
     pub memory: PictureMemory,
@@ -101,6 +109,16 @@ pub struct Stage {
     pub clip_norm: Option<f64>,
     /// What a batch holds.
     pub batch: BatchPlan,
+    /// Batches whose gradients are averaged for one step, at least 1. Each is contrasted by itself.
+    #[serde(default = "one")]
+    pub accumulate: u64,
+    /// Decay of a running mean of the weights, above 0 to below 1; the stage ends with the mean in place
+    /// of the weights, and evaluations see it. Absent: none is kept.
+    #[serde(default)]
+    pub ema_decay: Option<f64>,
+    /// When to end the stage before its steps are done; absent: never.
+    #[serde(default)]
+    pub early_stop: Option<EarlyStop>,
     /// How pictures and texts are varied in this stage; absent: as in all others.
     #[serde(default)]
     pub augment: Option<Augmentation>,
@@ -111,6 +129,22 @@ pub struct Stage {
     /// Constants of the optimizer.
     #[serde(default)]
     pub adam: AdamSettings,
+}
+
+/// When to end a stage: no better rsum on the dev split for a while. The stage then ends with the best
+/// weights that were measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStop {
+    /// Evaluations in a row without a better rsum that end the stage, at least 1.
+    pub patience: u32,
+    /// How much better counts, in points of rsum (0 to 600), 0 or more.
+    #[serde(default)]
+    pub min_delta: f64,
+}
+
+const fn one() -> u64 {
+    1
 }
 
 impl Stage {
@@ -177,6 +211,14 @@ impl RunFile {
         if self.cadence.keep == 0 {
             return Err(Error::setting("cadence.keep", "must be at least 1"));
         }
+        if self.data.shuffle_buffer == 0 {
+            return Err(Error::setting("data.shuffle_buffer", "must be at least 1"));
+        }
+        let stops = self.stages.iter().any(|stage| stage.early_stop.is_some());
+        if stops && self.cadence.evaluate_every == 0 {
+            let message = "must be above 0 where a stage has early_stop";
+            return Err(Error::setting("cadence.evaluate_every", message));
+        }
         if self.stages.is_empty() {
             return Err(Error::setting("stages", "there must be at least one"));
         }
@@ -222,6 +264,20 @@ fn check_stage(stage: &Stage, at: &str) -> Result<()> {
     if stage.clip_norm.is_some_and(|norm| !(norm > 0.0 && norm.is_finite())) {
         return fail("clip_norm", "must be above 0");
     }
+    if stage.accumulate == 0 {
+        return fail("accumulate", "must be at least 1");
+    }
+    if stage.ema_decay.is_some_and(|decay| !(decay > 0.0 && decay < 1.0)) {
+        return fail("ema_decay", "must be above 0 and below 1");
+    }
+    if let Some(EarlyStop { patience, min_delta }) = stage.early_stop {
+        if patience == 0 {
+            return fail("early_stop.patience", "must be at least 1");
+        }
+        if !(min_delta >= 0.0 && min_delta.is_finite()) {
+            return fail("early_stop.min_delta", "must be 0 or more");
+        }
+    }
     stage.batch.check(&format!("{at}.batch"))?;
     if let Some(augment) = &stage.augment {
         augment.check(&format!("{at}."))?;
@@ -239,6 +295,9 @@ fn check_stage(stage: &Stage, at: &str) -> Result<()> {
     for group in &stage.groups {
         if !(group.learning_rate > 0.0 && group.learning_rate.is_finite()) {
             return fail("groups.learning_rate", "must be above 0");
+        }
+        if group.from_step >= group.until_step.unwrap_or(stage.steps).min(stage.steps) {
+            return fail("groups.from_step", "must be below until_step and the stage's steps");
         }
         if !(group.weight_decay >= 0.0 && group.weight_decay.is_finite()) {
             return fail("groups.weight_decay", "must be 0 or more");

@@ -74,7 +74,7 @@ impl Training {
             Arc::clone(&self.preprocessing),
             self.run.stages[stage].augment.as_ref().unwrap_or(&self.run.augment).clone(),
             self.run.stages[stage].batch,
-            seed,
+            (seed, self.run.data.shuffle_buffer),
         )
     }
 
@@ -85,6 +85,7 @@ impl Training {
             heads: &self.run.model.heads,
             corpus: &self.corpus,
             image_size: self.run.model.image_tower.size(),
+            seed: self.run.seed,
         }
     }
 }
