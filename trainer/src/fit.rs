@@ -16,6 +16,7 @@ use candle_core::backprop::GradStore;
 
 use mean_weights::MeanWeights;
 pub use report::{Report, Seconds, Watch};
+pub(crate) use training::RUN_COPY;
 pub use training::Training;
 
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, Position, create_folder};
@@ -59,7 +60,7 @@ pub fn fit(run: &RunFile, options: &FitOptions, watch: &mut dyn Watch) -> Result
         }
         position = found.position.clone();
     }
-    let copy = options.out.join(training::RUN_COPY);
+    let copy = options.out.join(RUN_COPY);
     std::fs::write(&copy, run.to_toml()?).map_err(|source| Error::io(&copy, source))?;
     let training = Training::open(run)?;
     watch.opened(&training)?;

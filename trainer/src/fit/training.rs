@@ -16,7 +16,7 @@ use crate::preprocessing::Preprocessing;
 use crate::run_file::RunFile;
 
 /// The run file's copy in a run's folder.
-pub(super) const RUN_COPY: &str = "run.toml";
+pub(crate) const RUN_COPY: &str = "run.toml";
 
 /// What a run trains: data, model, preprocessing.
 #[derive(Debug)]
