@@ -65,8 +65,13 @@ pub fn fit(run: &RunFile, options: &FitOptions, watch: &mut dyn Watch) -> Result
     let training = Training::open(run)?;
     watch.opened(&training)?;
     if found.is_none() {
-        centre::set_logit_scale(&training, run.initial_scale)?;
-        centre::centre_pictures(&training)?;
+        match &run.initial_weights {
+            Some(source) => training.begin_with(source)?,
+            None => {
+                centre::set_logit_scale(&training, run.initial_scale)?;
+                centre::centre_pictures(&training)?;
+            }
+        }
     }
     let mut resumed = found;
     while let Some(stage) = run.stages.get(position.stage) {

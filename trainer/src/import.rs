@@ -62,6 +62,20 @@ pub fn run(args: &ImportArgs) -> Result<ExportReport> {
     ExportReport::write(&builder.build()?, &args.to)
 }
 
+/// The weights of a bundle, or of the newest checkpoint of a run, by name.
+///
+/// # Errors
+/// If the folder is neither.
+pub(crate) fn weights(source: &Path) -> Result<BTreeMap<String, Tensor>> {
+    if source.join("bundle.json").is_file() {
+        return Ok(Bundle::open(source)?.weights()?);
+    }
+    let newest = Checkpoints::new(source, 1).newest()?;
+    let newest = newest
+        .ok_or_else(|| Error::checkpoint(source, "is neither a bundle nor a run's folder"))?;
+    Ok(newest.weights)
+}
+
 /// What a bundle is built from.
 struct Parts {
     name: String,

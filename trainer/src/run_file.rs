@@ -36,6 +36,11 @@ pub struct RunFile {
     /// first learn to tell things apart, where a high one makes them draw everything together.
     #[serde(default = "default_initial_scale")]
     pub initial_scale: f64,
+    /// Weights to begin with in place of drawn ones: a bundle, or the folder of a run, relative to the
+    /// working folder. Weights of the same name and shape are taken; its towers are then at least a
+    /// beginning, for which a small dataset has too little to say.
+    #[serde(default)]
+    pub initial_weights: Option<PathBuf>,
     /// How pictures and texts are varied.
     #[serde(default)]
     pub augment: Augmentation,

@@ -292,3 +292,26 @@ fn every_training_picture_is_drawn_once_an_epoch_also_across_a_resume() {
     let split = |picture: &usize| corpus.concepts[corpus.pictures[*picture].concept as usize].split;
     assert!(drawn.iter().all(|picture| split(picture) == crate::shards::Split::Train));
 }
+
+#[test]
+fn a_run_may_begin_with_the_weights_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    write_colours(folder.path(), &[]);
+    let first = folder.path().join("first");
+    let learned = bits(
+        &fit(&run(folder.path(), 3, 1, 1e-3), &options(&first, false), &mut Until::end()).unwrap(),
+    );
+    // A stage of the texts alone leaves the picture weights as it found them.
+    let mut second = run(folder.path(), 1, 2, 1e-3);
+    second.stages.remove(0);
+    second.seed += 1;
+    second.initial_weights = Some(first);
+    let out = folder.path().join("second");
+    let after = bits(&fit(&second, &options(&out, false), &mut Until::end()).unwrap());
+    assert!(after["image.shared.weight"] == learned["image.shared.weight"]);
+    assert!(after["text.shared.weight"] != learned["text.shared.weight"]);
+    second.initial_weights = Some(folder.path().join("nowhere"));
+    let out = folder.path().join("third");
+    let error = fit(&second, &options(&out, false), &mut Until::end()).unwrap_err();
+    assert!(error.to_string().contains("neither a bundle nor a run"), "{error}");
+}

@@ -10,6 +10,7 @@ use crate::augment::generator;
 use crate::checkpoint::Checkpoints;
 use crate::corpus::{Corpus, Withheld};
 use crate::error::{Error, Result};
+use crate::import;
 use crate::loader::Loader;
 use crate::objective::Context;
 use crate::preprocessing::Preprocessing;
@@ -64,6 +65,33 @@ impl Training {
         let training = Self::open(&run)?;
         newest.restore(&training.params.vars())?;
         Ok(training)
+    }
+
+    /// Takes weights from a bundle, or from the newest checkpoint of a run, where name and shape agree.
+    ///
+    /// # Errors
+    /// If the source is neither, or one of its towers or heads fits in no weight.
+    pub(super) fn begin_with(&self, source: &Path) -> Result<()> {
+        let given = import::weights(source)?;
+        let vars = self.params.vars();
+        let fits = |name: &str| {
+            vars.get(name)
+                .zip(given.get(name))
+                .is_some_and(|(var, given)| var.dims() == given.dims())
+        };
+        for part in ["image.tower.", "text.tower.", "image.shared.", "text.shared."] {
+            if !vars.keys().any(|name| name.starts_with(part) && fits(name)) {
+                let message = format!(
+                    "no weight `{part}*` of {} has the name and shape of this model's",
+                    source.display()
+                );
+                return Err(Error::setting("initial_weights", message));
+            }
+        }
+        for (name, var) in vars.iter().filter(|(name, _)| fits(name)) {
+            var.set(&given[name])?;
+        }
+        Ok(())
     }
 
     /// The loader of a stage. Stages draw from generators of their own.
