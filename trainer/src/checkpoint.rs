@@ -5,6 +5,7 @@
 //! OUT/checkpoints/000600/model.safetensors       the model's weights, and an objective's own
 //! OUT/checkpoints/000600/optimizer.safetensors   moments and counts, by variable
 //! OUT/checkpoints/000600/state.json              where the run stands
+//! OUT/checkpoints/best.safetensors               the best weights so far of a stage that may end early
 //! ```
 //!
 //! A checkpoint is written beside its place and renamed into it, so one that can be seen is whole.
@@ -24,6 +25,8 @@ const FORMAT_VERSION: u32 = 1;
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// The best weights of a stage that may end early.
+const BEST: &str = "best.safetensors";
 
 /// Where a run stands. Batches depend on nothing else, so there is no loader state beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,13 +42,37 @@ pub struct Position {
     pub step: u64,
     /// Steps done in all stages.
     pub global_step: u64,
+    /// How the stage's evaluations went, where it may end early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
+}
+
+/// The best evaluation of a stage so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// The rsum on the dev split, as its bits: it is compared again after a resume.
+    pub rsum_bits: u64,
+    /// The step of the stage after which it was measured.
+    pub step: u64,
+    /// Evaluations since then.
+    pub waited: u32,
+}
+
+impl Best {
+    /// The rsum, 0 to 600.
+    #[must_use]
+    pub const fn rsum(&self) -> f64 {
+        f64::from_bits(self.rsum_bits)
+    }
 }
 
 impl Position {
     /// The start of a run.
     #[must_use]
     pub const fn start(run_digest: String) -> Self {
-        Self { format_version: FORMAT_VERSION, run_digest, stage: 0, step: 0, global_step: 0 }
+        let (stage, step, global_step) = (0, 0, 0);
+        Self { format_version: FORMAT_VERSION, run_digest, stage, step, global_step, best: None }
     }
 }
 
@@ -109,6 +136,27 @@ impl Checkpoints {
         self.list()?.last().map(|folder| Checkpoint::open(folder)).transpose()
     }
 
+    /// Keeps the best weights of a stage, in place of those kept before.
+    ///
+    /// # Errors
+    /// If the disk refuses; what was kept before is whole then.
+    pub fn save_best(&self, weights: &BTreeMap<String, Tensor>) -> Result<()> {
+        create_folder(&self.folder)?;
+        let (place, unfinished) = (self.folder.join(BEST), self.folder.join("best.unfinished"));
+        save_tensors(&unfinished, weights)?;
+        sync(&unfinished)?;
+        fs::rename(&unfinished, &place).map_err(|source| Error::io(&place, source))?;
+        sync(&self.folder)
+    }
+
+    /// The weights that [`Checkpoints::save_best`] kept.
+    ///
+    /// # Errors
+    /// If there are none, or they cannot be read.
+    pub fn best(&self) -> Result<BTreeMap<String, Tensor>> {
+        load_tensors(&self.folder.join(BEST))
+    }
+
     /// Whole checkpoints, oldest first.
     fn list(&self) -> Result<Vec<PathBuf>> {
         if !self.folder.exists() {
@@ -155,6 +203,14 @@ impl Checkpoint {
         if let Some(name) = self.weights.keys().find(|name| !vars.contains_key(*name)) {
             return Err(Error::checkpoint(MODEL, format!("`{name}` is no variable of the run")));
         }
+        self.restore_part(vars)
+    }
+
+    /// Sets variables to the saved weights, which may hold others too.
+    ///
+    /// # Errors
+    /// If one is missing or has another shape.
+    pub fn restore_part(&self, vars: &BTreeMap<String, Var>) -> Result<()> {
         for (name, var) in vars {
             let saved = self.weights.get(name);
             let saved =

@@ -1,37 +1,41 @@
-//! A prepared dataset in memory: pictures decoded and preprocessed, texts by concept.
+//! A prepared dataset, opened: texts in memory by concept, pictures read and decoded as they are asked for.
 
 mod hold_out;
+mod pixels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-use diptych_model::preprocess::{ImageLimits, decode};
-use image::RgbImage;
-use rayon::prelude::*;
+use std::sync::Arc;
 
 pub use hold_out::{HoldOut, Withheld};
+use pixels::Pixels;
+pub use pixels::{Decoded, PictureMemory};
 
 use crate::error::{Error, Result};
 use crate::preprocessing::Preprocessing;
-use crate::shards::{Dataset, ImageRow, Manifest, TextKind, TextRow};
+use crate::shards::{Dataset, ImageHead, Manifest, RowAt, Split, TextKind, TextRow};
 
-/// Pictures decoded at a time: bounds the encoded bytes that are held beside the decoded ones.
-const DECODED_AT_A_TIME: usize = 512;
+/// The label column that says how a picture is drawn.
+const STYLE: &str = "style";
 
-/// A drawn view is sampled from a picture with this many pixels for each three of the tower's.
-const DETAIL: u32 = 4;
-
-/// One picture of the corpus.
+/// One picture of the corpus. Its pixels are read when asked for, see [`Corpus::decoded`].
 #[derive(Debug)]
 pub struct Picture {
     /// The index of its concept in [`Corpus::concepts`].
     pub concept: u32,
-    /// Its drawing style, empty where the dataset does not say.
-    pub style: String,
-    /// The picture as serving feeds it to the tower: (3, size, size), normalised.
-    pub plain: Vec<f32>,
-    /// The picture with a third more pixels a side, for drawing other views of it.
-    pub detailed: RgbImage,
+    /// Its name in the dataset.
+    pub path: String,
+    /// Values in the order of the label columns of [`Corpus::manifest`].
+    pub labels: Vec<Option<String>>,
+    at: RowAt,
+}
+
+impl Picture {
+    /// The row group that the picture's file lies in: pictures of one are read together.
+    #[must_use]
+    pub const fn row_group(&self) -> (u32, u32) {
+        (self.at.shard, self.at.row_group)
+    }
 }
 
 /// What a concept is called in one language.
@@ -48,13 +52,15 @@ pub struct Wordings {
 pub struct Concept {
     /// The group's name in the dataset.
     pub group: String,
+    /// What it is for.
+    pub split: Split,
     /// Indices into [`Corpus::pictures`].
     pub pictures: Vec<usize>,
     /// What it is called, by language.
     pub wordings: BTreeMap<String, Wordings>,
 }
 
-/// A prepared dataset in memory.
+/// A prepared dataset, opened.
 #[derive(Debug)]
 pub struct Corpus {
     /// The groups, in order of their names.
@@ -65,16 +71,22 @@ pub struct Corpus {
     pub manifest: Manifest,
     /// Rows that could not be used, each with its file, row and reason.
     pub skipped: Vec<String>,
+    preprocessing: Arc<Preprocessing>,
+    pixels: Pixels,
 }
 
 impl Corpus {
-    /// Reads a prepared dataset and decodes its pictures, on all threads.
+    /// Reads a prepared dataset: all texts, and of the pictures all but the pixels.
     ///
     /// A row that cannot be used is skipped and said so in [`Corpus::skipped`].
     ///
     /// # Errors
     /// If the folder is not a prepared dataset, or none of its pictures or texts can be used.
-    pub fn open(folder: &Path, preprocessing: &Preprocessing) -> Result<Self> {
+    pub fn open(
+        folder: &Path,
+        preprocessing: &Arc<Preprocessing>,
+        memory: PictureMemory,
+    ) -> Result<Self> {
         let dataset = Dataset::open(folder)?;
         let mut skipped = Vec::new();
         let mut texts: Vec<TextRow> = keep_good(dataset.texts(), &mut skipped);
@@ -85,20 +97,22 @@ impl Corpus {
                 false
             }
         });
-        let images = decode_all(&dataset, preprocessing, &mut skipped);
-        let groups: BTreeSet<&str> = texts
+        let heads: Vec<ImageHead> = keep_good(dataset.image_heads(), &mut skipped);
+        let of_texts = texts.iter().map(|text| (text.group.as_str(), text.split));
+        let of_heads = heads.iter().map(|head| (head.group.as_str(), head.split));
+        let groups: BTreeMap<&str, Split> = of_texts.chain(of_heads).collect();
+        let mut concepts: Vec<Concept> = groups
             .iter()
-            .map(|text| text.group.as_str())
-            .chain(images.iter().map(|(group, _)| group.as_str()))
+            .map(|(group, split)| Concept {
+                group: (*group).to_owned(),
+                split: *split,
+                ..Concept::default()
+            })
             .collect();
         let index: BTreeMap<String, usize> = groups
-            .into_iter()
+            .into_keys()
             .enumerate()
             .map(|(index, group)| (group.to_owned(), index))
-            .collect();
-        let mut concepts: Vec<Concept> = index
-            .keys()
-            .map(|group| Concept { group: group.clone(), ..Concept::default() })
             .collect();
         for text in texts {
             let wordings = concepts[index[&text.group]].wordings.entry(text.lang).or_default();
@@ -107,19 +121,69 @@ impl Corpus {
                 TextKind::Keyword => wordings.keywords.push(text.text),
             }
         }
-        let mut pictures = Vec::with_capacity(images.len());
-        for (group, mut picture) in images {
+        let mut pictures = Vec::with_capacity(heads.len());
+        for ImageHead { path, group, labels, at, .. } in heads {
             let concept = index[&group];
             concepts[concept].pictures.push(pictures.len());
-            picture.concept = concept as u32;
-            pictures.push(picture);
+            pictures.push(Picture { concept: concept as u32, path, labels, at });
         }
         if pictures.is_empty() || concepts.iter().all(|concept| concept.wordings.is_empty()) {
             let message =
                 format!("no picture or no text can be used; {} rows skipped", skipped.len());
             return Err(Error::data(folder, message));
         }
-        Ok(Self { concepts, pictures, manifest: dataset.manifest().clone(), skipped })
+        let manifest = dataset.manifest().clone();
+        let pixels = Pixels::new(dataset, Arc::clone(preprocessing), pictures.len(), memory);
+        let preprocessing = Arc::clone(preprocessing);
+        Ok(Self { concepts, pictures, manifest, skipped, preprocessing, pixels })
+    }
+
+    /// The file of a picture, as it lies in the dataset.
+    ///
+    /// # Errors
+    /// If its shard cannot be read any more.
+    pub fn file(&self, picture: usize) -> Result<Vec<u8>> {
+        Ok(self.pixels.file(self.pictures[picture].at)?.data().to_vec())
+    }
+
+    /// A picture at the sizes that training draws from.
+    ///
+    /// # Errors
+    /// If its file cannot be read or decoded, naming the picture.
+    pub fn decoded(&self, picture: usize) -> Result<Arc<Decoded>> {
+        let Picture { at, path, .. } = &self.pictures[picture];
+        self.pixels.decoded(picture, *at, path)
+    }
+
+    /// A picture as serving feeds it to the tower: (3, size, size), normalised.
+    ///
+    /// # Errors
+    /// As [`Corpus::decoded`].
+    pub fn plain(&self, picture: usize) -> Result<Vec<f32>> {
+        Ok(self.preprocessing.image.normalize(&self.decoded(picture)?.plain))
+    }
+
+    /// The place of a label column in [`Picture::labels`].
+    #[must_use]
+    pub fn label(&self, column: &str) -> Option<usize> {
+        self.manifest.labels.iter().position(|name| name == column)
+    }
+
+    /// What all labelled pictures of a concept say in a label column; `None` where they differ or say
+    /// nothing. Such a label holds for the concept's texts too.
+    #[must_use]
+    pub fn concept_label(&self, concept: u32, column: usize) -> Option<&str> {
+        let pictures = &self.concepts[concept as usize].pictures;
+        let mut values =
+            pictures.iter().filter_map(|at| self.pictures[*at].labels[column].as_deref());
+        let first = values.next()?;
+        values.all(|value| value == first).then_some(first)
+    }
+
+    /// Whether there is something to report on that training does not see.
+    #[must_use]
+    pub fn has(&self, split: Split) -> bool {
+        self.concepts.iter().any(|concept| concept.split == split)
     }
 
     /// The index of a group, if the corpus has it.
@@ -129,10 +193,16 @@ impl Corpus {
         found.ok().map(|index| index as u32)
     }
 
+    /// The drawing style of a picture, where the dataset has a column `style`.
+    #[must_use]
+    pub fn style(&self, picture: usize) -> Option<&str> {
+        self.pictures[picture].labels[self.label(STYLE)?].as_deref()
+    }
+
     /// The drawing styles, in order.
     #[must_use]
     pub fn styles(&self) -> BTreeSet<&str> {
-        self.pictures.iter().map(|picture| picture.style.as_str()).collect()
+        (0..self.pictures.len()).filter_map(|picture| self.style(picture)).collect()
     }
 
     /// The languages that a concept is named in, in order.
@@ -152,45 +222,4 @@ fn keep_good<R>(rows: impl Iterator<Item = Result<R>>, skipped: &mut Vec<String>
         }
     })
     .collect()
-}
-
-fn decode_all(
-    dataset: &Dataset,
-    preprocessing: &Preprocessing,
-    skipped: &mut Vec<String>,
-) -> Vec<(String, Picture)> {
-    let style = dataset.label("style");
-    let mut decoded = Vec::new();
-    let mut rows = dataset.images().peekable();
-    while rows.peek().is_some() {
-        let chunk = keep_good(rows.by_ref().take(DECODED_AT_A_TIME), skipped);
-        let pictures: Vec<_> =
-            chunk.into_par_iter().map(|row| decode_row(row, style, preprocessing)).collect();
-        for picture in pictures {
-            match picture {
-                Ok(picture) => decoded.push(picture),
-                Err(reason) => skipped.push(reason),
-            }
-        }
-    }
-    decoded
-}
-
-fn decode_row(
-    row: ImageRow,
-    style: Option<usize>,
-    preprocessing: &Preprocessing,
-) -> std::result::Result<(String, Picture), String> {
-    let named = |error: diptych_model::Error| format!("{}: {error}", row.path);
-    let picture = decode(&row.bytes, &ImageLimits::default()).map_err(named)?;
-    let style = style.and_then(|column| row.labels.get(column).cloned().flatten());
-    let mut larger = preprocessing.image.clone();
-    larger.size = larger.size * DETAIL / 3;
-    let picture = Picture {
-        concept: 0,
-        style: style.unwrap_or_default(),
-        plain: preprocessing.image.apply(&picture).map_err(named)?,
-        detailed: larger.to_square(&picture).map_err(named)?,
-    };
-    Ok((row.group, picture))
 }

@@ -20,12 +20,22 @@ const TEXTS: usize = 1024;
 /// # Errors
 /// If the corpus does not fit the tower.
 pub fn pictures(encoder: &DualEncoder, corpus: &Corpus, size: usize) -> Result<Encoding> {
-    let encode = |chunk: &[crate::corpus::Picture]| {
-        let pixels: Vec<f32> = chunk.iter().flat_map(|picture| &picture.plain).copied().collect();
-        let pixels = Tensor::from_vec(pixels, (chunk.len(), 3, size, size), &Device::Cpu)?;
+    let encode = |chunk: &[usize]| {
+        let pixels = pixels(corpus, chunk, size)?;
         Ok(encoder.encode_images(&pixels)?)
     };
-    joined(corpus.pictures.chunks(PICTURES).map(encode))
+    let all: Vec<usize> = (0..corpus.pictures.len()).collect();
+    joined(all.chunks(PICTURES).map(encode))
+}
+
+/// (N, 3, size, size): pictures of a corpus as serving would feed them to the tower.
+///
+/// # Errors
+/// If a picture cannot be read.
+pub fn pixels(corpus: &Corpus, pictures: &[usize], size: usize) -> Result<Tensor> {
+    let plain: Vec<Vec<f32>> =
+        pictures.par_iter().map(|picture| corpus.plain(*picture)).collect::<Result<_>>()?;
+    Ok(Tensor::from_vec(plain.concat(), (pictures.len(), 3, size, size), &Device::Cpu)?)
 }
 
 /// Vectors of texts, in their order.

@@ -76,7 +76,7 @@ pub fn evaluate(subject: &Subject<'_>, questions: &Questions) -> Result<Tables> 
     }
     if questions.in_full {
         for style in corpus.styles() {
-            let of_style = |at: &usize| corpus.pictures[*at].style == style;
+            let of_style = |at: &usize| corpus.style(*at) == Some(style);
             let chosen: Vec<usize> = (0..corpus.pictures.len()).filter(of_style).collect();
             let table = by_language(subject, &names, &pictures.select(&chosen)?, true)?;
             tables.text_to_picture_by_style.insert(style.to_owned(), table);
@@ -92,6 +92,15 @@ pub fn evaluate(subject: &Subject<'_>, questions: &Questions) -> Result<Tables> 
         tables.unseen_style = by_language(subject, &names, &Rows { vectors, concepts }, true)?;
     }
     Ok(tables)
+}
+
+/// The rsum.
+///
+/// # Errors
+/// No.
+pub fn dev_rsum(subject: &Subject<'_>) -> Result<f64> {
+    let tables = evaluate(subject, &Questions::default())?;
+    Ok(tables.mean_at_5())
 }
 
 /// Recall of the names that training saw (or of those it did not) against pictures.

@@ -1,5 +1,6 @@
 //! From a trained checkpoint to the bundle that the server loads.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use diptych_model::bundle::{Bundle, BundleBuilder, DataSource, Training as Prove
 use crate::error::{Error, Result};
 use crate::eval::Tables;
 use crate::fit::Training;
-use crate::shards::{Dataset, Manifest};
+use crate::shards::{Dataset, Manifest, TextKind, TextRow};
 
 /// Pictures among the golden inputs, spread over the dataset.
 const GOLDEN_IMAGES: usize = 6;
@@ -57,23 +58,29 @@ pub fn export(training: &Training, tables: &Tables, to: &Path) -> Result<ExportR
         seed: run.seed,
         metrics: metrics.map_err(|error| Error::setting("metrics", error.to_string()))?,
     };
-    builder.golden_images = golden_images(&run.data.folder)?;
-    builder.golden_texts = golden_texts(training);
-    let bundle = builder.build()?;
-    bundle.write(to)?;
-    Ok(ExportReport {
-        folder: to.to_path_buf(),
-        bytes: size(&bundle),
-        embedding_digest: bundle.embedding_digest().to_owned(),
-    })
+    let dataset = Dataset::open(&run.data.folder)?;
+    builder.golden_images = golden_images(&dataset)?;
+    builder.golden_texts = golden_texts(&dataset)?;
+    ExportReport::write(&builder.build()?, to)
 }
 
-fn size(bundle: &Bundle) -> u64 {
-    bundle.files().values().map(|content| content.len() as u64).sum()
+impl ExportReport {
+    /// Writes a bundle.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) fn write(bundle: &Bundle, to: &Path) -> Result<Self> {
+        bundle.write(to)?;
+        Ok(Self {
+            folder: to.to_path_buf(),
+            bytes: bundle.files().values().map(|content| content.len() as u64).sum(),
+            embedding_digest: bundle.embedding_digest().to_owned(),
+        })
+    }
 }
 
 /// `package 1.2.3` split into name and version.
-fn sources(manifest: &Manifest) -> Vec<DataSource> {
+pub(crate) fn sources(manifest: &Manifest) -> Vec<DataSource> {
     let source = |source: &crate::shards::Source| {
         let (name, version) = source.package.rsplit_once(' ').unwrap_or((&source.package, ""));
         let (name, version) = (name.to_owned(), version.to_owned());
@@ -83,7 +90,7 @@ fn sources(manifest: &Manifest) -> Vec<DataSource> {
 }
 
 /// Weights learned from the sources are offered on all their terms together.
-fn licences(manifest: &Manifest) -> String {
+pub(crate) fn licences(manifest: &Manifest) -> String {
     let mut licences: Vec<&str> =
         manifest.sources.iter().map(|source| source.licence.as_str()).collect();
     licences.push("Apache-2.0");
@@ -93,19 +100,23 @@ fn licences(manifest: &Manifest) -> String {
 }
 
 /// A few pictures as files, spread over the dataset.
-fn golden_images(folder: &Path) -> Result<Vec<Vec<u8>>> {
-    let dataset = Dataset::open(folder)?;
+pub(crate) fn golden_images(dataset: &Dataset) -> Result<Vec<Vec<u8>>> {
     let count = usize::try_from(dataset.manifest().counts.images).unwrap_or(usize::MAX);
     let stride = (count / GOLDEN_IMAGES).max(1);
     let chosen = dataset.images().step_by(stride).take(GOLDEN_IMAGES);
     chosen.map(|row| Ok(row?.bytes)).collect()
 }
 
-/// The names of a few concepts in every language, spread over the corpus.
-fn golden_texts(training: &Training) -> Vec<String> {
-    let concepts = &training.corpus.concepts;
-    let stride = (concepts.len() / GOLDEN_CONCEPTS).max(1);
-    let chosen = concepts.iter().skip(stride / 2).step_by(stride).take(GOLDEN_CONCEPTS);
-    let wordings = chosen.flat_map(|concept| concept.wordings.values());
-    wordings.filter_map(|wordings| wordings.names.first().cloned()).collect()
+/// The names of a few groups, one in each language, spread over the dataset.
+pub(crate) fn golden_texts(dataset: &Dataset) -> Result<Vec<String>> {
+    let mut names: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for row in dataset.texts() {
+        let TextRow { text, lang, kind, group, .. } = row?;
+        if kind == TextKind::Name {
+            names.entry(group).or_default().entry(lang).or_insert(text);
+        }
+    }
+    let stride = (names.len() / GOLDEN_CONCEPTS).max(1);
+    let chosen = names.into_values().skip(stride / 2).step_by(stride).take(GOLDEN_CONCEPTS);
+    Ok(chosen.flat_map(BTreeMap::into_values).collect())
 }

@@ -1,21 +1,29 @@
 //! The fit loop. It moves variables and keeps order; what for, only the objective knows.
 
 mod centre;
+mod mean_weights;
 mod report;
 #[cfg(test)]
 mod tests;
 mod training;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Instant;
 
-pub use report::{Report, Watch};
+use candle_core::backprop::GradStore;
+
+use mean_weights::MeanWeights;
+pub use report::{Report, Seconds, Watch};
+pub(crate) use training::RUN_COPY;
 pub use training::Training;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, Position, create_folder};
+use crate::checkpoint::{Best, Checkpoint, Checkpoints, Position, create_folder};
 use crate::error::{Error, Result};
+use crate::eval::{self, Subject};
 use crate::loader::{Batch, Prefetch};
-use crate::objective::{self, Losses, Objective};
+use crate::objective::{self, Losses, Objective, Player};
 use crate::optim::AdamW;
 use crate::run_file::{RunFile, Stage};
 
@@ -52,13 +60,18 @@ pub fn fit(run: &RunFile, options: &FitOptions, watch: &mut dyn Watch) -> Result
         }
         position = found.position.clone();
     }
-    let copy = options.out.join(training::RUN_COPY);
+    let copy = options.out.join(RUN_COPY);
     std::fs::write(&copy, run.to_toml()?).map_err(|source| Error::io(&copy, source))?;
     let training = Training::open(run)?;
     watch.opened(&training)?;
     if found.is_none() {
-        centre::set_logit_scale(&training, run.initial_scale)?;
-        centre::centre_pictures(&training)?;
+        match &run.initial_weights {
+            Some(source) => training.begin_with(source)?,
+            None => {
+                centre::set_logit_scale(&training, run.initial_scale)?;
+                centre::centre_pictures(&training)?;
+            }
+        }
     }
     let mut resumed = found;
     while let Some(stage) = run.stages.get(position.stage) {
@@ -81,6 +94,7 @@ struct StageRun<'a> {
     stage: &'a Stage,
     objective: Box<dyn Objective>,
     optimizer: AdamW,
+    mean: Option<MeanWeights>,
     position: Position,
 }
 
@@ -92,41 +106,44 @@ impl<'a> StageRun<'a> {
         resumed: Option<&Checkpoint>,
     ) -> Result<Self> {
         let mut objective = objective::build(&stage.objective)?;
-        let of_model = training.params.vars();
-        let mut vars = of_model.clone();
-        vars.extend(objective.vars());
+        let mut vars = training.params.vars();
         if let Some(checkpoint) = resumed {
-            // Between stages a checkpoint has no variables of the next objective yet.
-            let inside = position.step > 0;
-            checkpoint.restore(if inside { &vars } else { &of_model })?;
+            checkpoint.restore_part(&vars)?;
         }
         objective.begin(training.context())?;
+        vars.extend(objective.vars());
         let mut optimizer = AdamW::new(&vars, &stage.groups, stage.adam)?;
+        let mean = stage.ema_decay.map(|decay| MeanWeights::new(decay, optimizer.vars()));
+        let mut mean = mean.transpose()?;
+        // Between stages a checkpoint has no state of the next one yet.
         if let Some(checkpoint) = resumed.filter(|_| position.step > 0) {
+            checkpoint.restore(&vars)?;
             optimizer.restore(&checkpoint.optimizer)?;
+            if let Some(mean) = &mut mean {
+                mean.restore(&checkpoint.optimizer)?;
+            }
         }
-        Ok(Self { training, stage, objective, optimizer, position })
+        Ok(Self { training, stage, objective, optimizer, mean, position })
     }
 
     /// Trains to the end of the stage, or to where `watch` breaks off.
     fn run(&mut self, checkpoints: &Checkpoints, watch: &mut dyn Watch) -> Result<ControlFlow<()>> {
         let steps = self.position.step..self.stage.steps;
+        let each = self.stage.accumulate;
         let loader = self.training.loader(self.position.stage)?;
-        let mut batches = Prefetch::start(loader, steps.clone())?;
+        let mut batches = Prefetch::start(loader, steps.start * each..steps.end * each)?;
         let cadence = self.training.run.cadence;
         for step in steps {
-            let batch = batches.next_batch()?;
-            let report = self.step(step, &batch)?;
+            let report = self.step(step, &mut batches)?;
             let flow = watch.step(&report)?;
             self.position.step = step + 1;
             self.position.global_step += 1;
-            let last = step + 1 == self.stage.steps;
-            if last {
-                self.position.stage += 1;
-                self.position.step = 0;
-            }
+            let mut last = step + 1 == self.stage.steps;
             if last || due(step, cadence.evaluate_every) {
-                watch.evaluate(self.training, &self.position)?;
+                last |= self.evaluate(checkpoints, watch)?;
+            }
+            if last {
+                self.end(checkpoints)?;
             }
             if last || flow.is_break() || due(step, cadence.checkpoint_every) {
                 checkpoints.save(&self.checkpoint(last)?)?;
@@ -134,29 +151,78 @@ impl<'a> StageRun<'a> {
             if flow.is_break() {
                 return Ok(flow);
             }
+            if last {
+                break;
+            }
         }
         Ok(ControlFlow::Continue(()))
     }
 
     /// One optimizer step of every player.
-    fn step(&mut self, step: u64, batch: &Batch) -> Result<Report> {
+    fn step(&mut self, step: u64, batches: &mut Prefetch) -> Result<Report> {
         let share = self.stage.schedule().share(step);
         let mut report = Report::new(&self.stage.name, step, self.stage.steps, share);
         report.global_step = self.position.global_step;
-        report.samples = batch.text_concepts.len();
+        let started = Instant::now();
+        let batches: Vec<Batch> =
+            (0..self.stage.accumulate).map(|_| batches.next_batch()).collect::<Result<_>>()?;
+        report.seconds.waiting = started.elapsed().as_secs_f64();
+        report.samples = batches.iter().map(|batch| batch.text_concepts.len()).sum();
+        report.pictures = batches.iter().map(|batch| batch.picture_concepts.len()).sum();
+        let training = self.optimizer.training_at(step);
+        // A variable is checked in the first step that trains it.
+        let before = step.checked_sub(1).map(|before| self.optimizer.training_at(before));
+        let fresh = |name: &str| before.as_ref().is_none_or(|before| !before.contains(name));
         for player in self.objective.players() {
-            let losses = self.objective.losses(player, &self.training.encoder, batch)?;
-            self.record(&mut report, player.name, &losses, batch)?;
-            let grads = losses.total.backward()?;
-            if step == 0 {
-                let trains = |name: &str| player.trains(name);
-                self.optimizer.check_gradients(&grads, player.name, trains)?;
-            }
-            let trains = |name: &str| player.trains(name);
+            let trains = |name: &str| player.trains(name) && training.contains(name);
+            let grads = self.gradients(player, &batches, &mut report)?;
+            let checked = |name: &str| trains(name) && fresh(name);
+            self.optimizer.check_gradients(&grads, player.name, checked)?;
+            let started = Instant::now();
             let norm = self.optimizer.step(&grads, trains, share, self.stage.clip_norm)?;
+            report.seconds.optimizer += started.elapsed().as_secs_f64();
             report.add(format!("{}.gradient_norm", player.name), norm);
         }
+        if let Some(mean) = &mut self.mean {
+            mean.update(step)?;
+        }
         Ok(report)
+    }
+
+    /// The mean gradient of a player's loss over some batches.
+    fn gradients(
+        &mut self,
+        player: &Player,
+        batches: &[Batch],
+        report: &mut Report,
+    ) -> Result<GradStore> {
+        let mut sum: Option<GradStore> = None;
+        for batch in batches {
+            let started = Instant::now();
+            let losses = self.objective.losses(player, &self.training.encoder, batch)?;
+            self.record(report, player.name, &losses, batch)?;
+            report.seconds.forward += started.elapsed().as_secs_f64();
+            let started = Instant::now();
+            let grads = (losses.total / batches.len() as f64)?.backward()?;
+            report.seconds.backward += started.elapsed().as_secs_f64();
+            sum = Some(match sum {
+                None => grads,
+                Some(sum) => self.added(sum, &grads)?,
+            });
+        }
+        sum.ok_or_else(|| Error::setting("accumulate", "must be at least 1"))
+    }
+
+    fn added(&self, mut sum: GradStore, grads: &GradStore) -> Result<GradStore> {
+        for var in self.optimizer.vars().values() {
+            let Some(gradient) = grads.get(var) else { continue };
+            let both = match sum.get(var) {
+                None => gradient.clone(),
+                Some(before) => (before + gradient)?,
+            };
+            sum.insert(var, both);
+        }
+        Ok(sum)
     }
 
     /// Notes the terms of a loss; one that is not finite stops the run.
@@ -180,19 +246,68 @@ impl<'a> StageRun<'a> {
                     batch: batch.groups.join(" "),
                 });
             }
-            report.add(name, value);
+            report.add_mean(name, value, self.stage.accumulate);
         }
+        Ok(())
+    }
+
+    /// Lets `watch` see the model as it would be kept; whether the stage has been without progress for
+    /// long enough to end.
+    fn evaluate(&mut self, checkpoints: &Checkpoints, watch: &mut dyn Watch) -> Result<bool> {
+        if let Some(mean) = &mut self.mean {
+            mean.swap()?;
+        }
+        watch.evaluate(self.training, &self.position)?;
+        let mut stops = false;
+        if let Some(rule) = self.stage.early_stop {
+            let rsum = eval::dev_rsum(&Subject::of_training(self.training))?;
+            let step = self.position.step;
+            let best = self.position.best.take();
+            let better = best.as_ref().is_none_or(|best| rsum > best.rsum() + rule.min_delta);
+            if better {
+                checkpoints.save_best(&self.training.params.tensors()?)?;
+            }
+            let best = match best {
+                Some(best) if !better => Best { waited: best.waited + 1, ..best },
+                _ => Best { rsum_bits: rsum.to_bits(), step, waited: 0 },
+            };
+            stops = best.waited >= rule.patience;
+            self.position.best = Some(best);
+        }
+        if let Some(mean) = &mut self.mean {
+            mean.swap()?;
+        }
+        Ok(stops)
+    }
+
+    /// Leaves the weights that the stage is to end with, and moves on to the next one.
+    fn end(&mut self, checkpoints: &Checkpoints) -> Result<()> {
+        if let Some(mean) = &mut self.mean {
+            mean.swap()?;
+        }
+        if self.position.best.take().is_some() {
+            let best = checkpoints.best()?;
+            for (name, var) in self.training.params.vars() {
+                let missing = || Error::checkpoint("best weights", format!("`{name}` is missing"));
+                var.set(best.get(&name).ok_or_else(missing)?)?;
+            }
+        }
+        self.position.stage += 1;
+        self.position.step = 0;
         Ok(())
     }
 
     fn checkpoint(&self, between_stages: bool) -> Result<Checkpoint> {
         let mut weights = self.training.params.tensors()?;
-        let mut optimizer = std::collections::BTreeMap::new();
+        let mut optimizer = BTreeMap::new();
         if !between_stages {
             for (name, var) in self.objective.vars() {
                 weights.insert(name, var.as_tensor().copy()?);
             }
             optimizer = self.optimizer.state()?;
+            if let Some(mean) = &self.mean {
+                optimizer.extend(mean.state());
+            }
         }
         Ok(Checkpoint { position: self.position.clone(), weights, optimizer })
     }

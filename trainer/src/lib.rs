@@ -3,9 +3,10 @@
 //! - [`prepare`] turns sources into the Parquet [`shards`] that everything else reads.
 //! - [`run_file`] is a run as data; [`fit`] carries it out: [`loader`] makes batches ([`corpus`],
 //!   [`augment`]), an [`objective`] turns them into losses, [`optim`] moves the variables along
-//!   [`schedule`], [`checkpoint`] keeps the run resumable, [`report`] shows it.
+//!   [`schedule`], [`checkpoint`] keeps the run resumable, [`report`] shows it; [`seeds`]
+//!   repeats it.
 //! - [`eval`] measures a checkpoint or a bundle ([`phrase_check`] keeps its phrases honest);
-//!   [`export`] writes the bundle.
+//!   [`export`] writes the bundle, [`import`] one from weights at hand, [`inspect`] tells what is in one.
 //! - [`sample`] packs the pictures and names that the server carries.
 
 pub mod augment;
@@ -16,6 +17,8 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod fit;
+pub mod import;
+pub mod inspect;
 pub mod loader;
 pub mod objective;
 pub mod optim;
@@ -26,6 +29,9 @@ pub mod report;
 pub mod run_file;
 pub mod sample;
 pub mod schedule;
+pub mod seeds;
 pub mod shards;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};

@@ -21,19 +21,23 @@ use crate::augment::text::TextAugmentation;
 use crate::corpus::{Corpus, Withheld};
 use crate::error::{Error, Result};
 use crate::preprocessing::Preprocessing;
-use sampler::{Sampler, TrainingWordings, Vocabulary};
+pub use sampler::Order;
+use sampler::{Draw, Sampler, TrainingWordings, Vocabulary, Wording};
 
 /// How many of what a batch holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchPlan {
-    /// Concepts, at least 2: each gives one picture and some texts.
+    /// Places, at least 2: each is filled by one picture and some texts of its concept.
     pub concepts: usize,
     /// Texts of each concept, at least 1.
     pub texts_per_concept: usize,
     /// Whether the batch has pictures; a stage with frozen pictures needs none.
     #[serde(default = "yes")]
     pub pictures: bool,
+    /// What an epoch goes through.
+    #[serde(default)]
+    pub order: Order,
     /// How many of the pictures come in a second view, for the exclusive loss.
     #[serde(default)]
     pub second_pictures: usize,
@@ -76,12 +80,16 @@ impl BatchPlan {
 pub struct Batch {
     /// (P + P2, 3, size, size): P pictures, then second views of the first P2 of them.
     pub pixels: Option<Tensor>,
+    /// Each of the P pictures as an index into the corpus's.
+    pub pictures: Vec<usize>,
     /// The concept of each of the P pictures.
     pub picture_concepts: Vec<u32>,
     /// T texts, then second wordings of the first T2 of them.
     pub tokens: TokenBatch,
     /// The concept of each of the T texts.
     pub text_concepts: Vec<u32>,
+    /// The language of each of the T texts.
+    pub text_languages: Vec<String>,
     /// Names of the groups in the batch, for messages.
     pub groups: Vec<String>,
 }
@@ -124,9 +132,10 @@ pub struct Loader {
 
 /// What a slot of the batch (one concept) contributes.
 struct Slot {
-    concept: u32,
+    draw: Draw,
     pictures: Vec<Vec<f32>>,
     texts: Vec<Tokens>,
+    languages: Vec<String>,
     second_texts: Vec<Tokens>,
 }
 
@@ -140,14 +149,15 @@ impl Loader {
         preprocessing: Arc<Preprocessing>,
         augmentation: Augmentation,
         plan: BatchPlan,
-        seed: u64,
+        (seed, shuffle_buffer): (u64, usize),
     ) -> Result<Self> {
         let wordings = corpus.training_wordings(withheld);
         if wordings.len() < 2 {
             let message = "training needs two concepts or more that have both pictures and texts";
             return Err(Error::setting("data.folder", message));
         }
-        let sampler = Sampler::new(seed, wordings.keys().copied().collect());
+        let concepts: Vec<u32> = wordings.keys().copied().collect();
+        let sampler = Sampler::new(seed, (&corpus, &concepts), plan.order, shuffle_buffer);
         let vocabulary = sampler::vocabulary(&wordings);
         Ok(Self { corpus, preprocessing, augmentation, wordings, vocabulary, sampler, plan, seed })
     }
@@ -158,41 +168,39 @@ impl Loader {
     /// If a text cannot be tokenized or a tensor cannot be made.
     pub fn batch(&mut self, step: u64) -> Result<Batch> {
         let first = step * self.plan.concepts as u64;
-        let drawn: Vec<(u64, (u32, u64))> = (first..first + self.plan.concepts as u64)
+        let drawn: Vec<(u64, Draw)> = (first..first + self.plan.concepts as u64)
             .map(|position| (position, self.sampler.at(position)))
             .collect();
         let this = &*self;
         let slots: Vec<Slot> = drawn
             .into_par_iter()
             .enumerate()
-            .map(|(index, (position, drawn))| this.slot(index, position, drawn))
+            .map(|(index, (position, draw))| this.slot(index, position, draw))
             .collect::<Result<_>>()?;
         self.assemble(&slots)
     }
 
-    fn slot(&self, index: usize, position: u64, (concept, epoch): (u32, u64)) -> Result<Slot> {
+    fn slot(&self, index: usize, position: u64, draw: Draw) -> Result<Slot> {
         let mut rng = generator(self.seed, &[position]);
         let plan = self.plan;
         let views = if plan.pictures { 1 + usize::from(index < plan.second_pictures) } else { 0 };
-        let pictures = &self.corpus.concepts[concept as usize].pictures;
-        let picture = &self.corpus.pictures
-            [pictures[sampler::picture_of(self.seed, concept, epoch, pictures.len())]];
         let image = &self.preprocessing.image;
         let pictures = (0..views)
             .map(|_| {
+                let picture = self.corpus.decoded(draw.picture)?;
                 let view = self.augmentation.image.apply(&mut rng, &picture.detailed, image.size);
-                view.map_or_else(|| picture.plain.clone(), |view| image.normalize(&view))
+                Ok(image.normalize(view.as_ref().unwrap_or(&picture.plain)))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let text = &self.augmentation.text;
         let (around, count) = ((text, &self.vocabulary), plan.texts_per_concept);
-        let drawn = sampler::texts_of(&mut rng, &self.wordings[&concept], around, count);
+        let drawn = sampler::texts_of(&mut rng, &self.wordings[&draw.concept], around, count);
         let first_text = index * plan.texts_per_concept;
         let seconds = plan.second_texts.saturating_sub(first_text).min(drawn.len());
-        let mut tokens = |texts: &[String]| -> Result<Vec<Tokens>> {
+        let mut tokens = |texts: &[Wording]| -> Result<Vec<Tokens>> {
             texts
                 .iter()
-                .map(|words| {
+                .map(|Wording { text: words, .. }| {
                     let tokenizer = &self.preprocessing.text;
                     let fewer = text.drop_words(&mut rng, words);
                     // What is left may be punctuation alone; the whole text never is.
@@ -206,11 +214,12 @@ impl Loader {
         };
         let texts = tokens(&drawn)?;
         let second_texts = tokens(&drawn[..seconds])?;
-        Ok(Slot { concept, pictures, texts, second_texts })
+        let languages = drawn.into_iter().map(|wording| wording.language).collect();
+        Ok(Slot { draw, pictures, texts, languages, second_texts })
     }
 
     fn assemble(&self, slots: &[Slot]) -> Result<Batch> {
-        let concepts: Vec<u32> = slots.iter().map(|slot| slot.concept).collect();
+        let concepts: Vec<u32> = slots.iter().map(|slot| slot.draw.concept).collect();
         let views = |nth: usize| slots.iter().filter_map(move |slot| slot.pictures.get(nth));
         let pictures: Vec<&Vec<f32>> = views(0).chain(views(1)).collect();
         let size = self.preprocessing.image.size as usize;
@@ -230,7 +239,12 @@ impl Loader {
             pixels,
             tokens: TokenBatch::collate(&tokens),
             text_concepts: concepts.iter().flat_map(repeated).collect(),
+            text_languages: slots.iter().flat_map(|slot| slot.languages.clone()).collect(),
             groups: concepts.iter().map(group).collect(),
+            pictures: match self.plan.pictures {
+                true => slots.iter().map(|slot| slot.draw.picture).collect(),
+                false => Vec::new(),
+            },
             picture_concepts: if self.plan.pictures { concepts } else { Vec::new() },
         })
     }

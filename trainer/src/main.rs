@@ -8,11 +8,14 @@ use clap::{Args, Parser, Subcommand};
 use diptych_train::eval::{self, Opened, Phrase, Questions, Subject};
 use diptych_train::export;
 use diptych_train::fit::{FitOptions, Training, fit};
+use diptych_train::import::{self, ImportArgs};
+use diptych_train::inspect;
 use diptych_train::phrase_check;
 use diptych_train::prepare::{self, PrepareArgs};
 use diptych_train::report::RunLog;
 use diptych_train::run_file::RunFile;
 use diptych_train::sample::{self, SampleArgs};
+use diptych_train::seeds;
 use diptych_train::shards::Dataset;
 
 /// Pictures and texts to a bundle: prepare data, train, measure, export.
@@ -36,6 +39,10 @@ enum Command {
     Eval(EvalArgs),
     /// Write the bundle of a run.
     Export(ExportArgs),
+    /// Write a bundle from weights at hand: a checkpoint, or a bundle with other heads.
+    Import(ImportArgs),
+    /// Say what a bundle holds, and whether it is whole.
+    Inspect(InspectArgs),
     /// Pack the pictures and names that the server carries.
     Sample(SampleArgs),
 }
@@ -53,6 +60,9 @@ struct FitArgs {
     /// Continue from the newest checkpoint in that folder, if there is one.
     #[arg(long)]
     resume: bool,
+    /// Train so many times, with seeds that rise by one, in folders `seed-1`, `seed-2` and so on.
+    #[arg(long)]
+    seeds: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +110,15 @@ struct ExportArgs {
     to: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// The bundle's folder.
+    bundle: PathBuf,
+    /// Print JSON in place of lines.
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,6 +141,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Fit(args) => run_fit(args)?,
         Command::Eval(args) => run_eval(&args)?,
         Command::Export(args) => run_export(&args)?,
+        Command::Import(args) => writeln!(out, "{}", import::run(&args)?)?,
+        Command::Inspect(args) => run_inspect(&args)?,
     }
     Ok(())
 }
@@ -131,8 +152,12 @@ fn run_fit(args: FitArgs) -> anyhow::Result<()> {
     if let Some(data) = args.data {
         run.data.folder = data;
     }
-    let mut log = RunLog::open(&args.out)?;
-    fit(&run, &FitOptions { out: args.out, resume: args.resume }, &mut log)?;
+    let options = FitOptions { out: args.out, resume: args.resume };
+    if let Some(count) = args.seeds {
+        return Ok(seeds::fit_all(&run, &options, count)?);
+    }
+    let mut log = RunLog::open(&options.out)?;
+    fit(&run, &options, &mut log)?;
     Ok(())
 }
 
@@ -181,5 +206,19 @@ fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
     let tables = eval::evaluate(&Subject::of_training(&training), &questions)?;
     let report = export::export(&training, &tables, &args.to)?;
     writeln!(std::io::stdout(), "{report}")?;
+    Ok(())
+}
+
+fn run_inspect(args: &InspectArgs) -> anyhow::Result<()> {
+    let inspection = inspect::inspect(&args.bundle)?;
+    let mut out = std::io::stdout();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&inspection)?)?;
+    } else {
+        writeln!(out, "{inspection}")?;
+    }
+    if let inspect::Golden::Failed(why) = inspection.golden {
+        anyhow::bail!("the bundle would not be served: {why}");
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! To add one: a file here, a `mod` line, a row in [`OBJECTIVES`].
 
 mod centroid;
+mod exclusive_label;
 pub mod losses;
 mod split;
 #[cfg(test)]
@@ -56,6 +57,8 @@ pub struct Context<'a> {
     pub corpus: &'a Corpus,
     /// Side of the tower's input, in pixels.
     pub image_size: usize,
+    /// Seed of the run, for variables of the objective's own.
+    pub seed: u64,
 }
 
 /// An aim of training: turns a batch into losses.
@@ -69,8 +72,8 @@ pub trait Objective: Debug {
     /// Who plays, in the order of their turns within a step; at least one.
     fn players(&self) -> &'static [Player];
 
-    /// Variables of networks that only the objective has, by name. They are optimized, saved and
-    /// restored like the model's.
+    /// Variables of networks that only the objective has, by name, from [`Objective::begin`] on. They
+    /// are optimized, saved and restored like the model's. Their names begin with `objective.`.
     fn vars(&self) -> BTreeMap<String, Var> {
         BTreeMap::new()
     }

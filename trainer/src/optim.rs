@@ -6,7 +6,7 @@
 
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
@@ -26,6 +26,22 @@ pub struct ParameterGroup {
     /// variables of fewer than two dimensions: biases, norms and scales.
     #[serde(default)]
     pub weight_decay: f64,
+    /// The first step of the stage that trains the group; frozen before it.
+    #[serde(default)]
+    pub from_step: u64,
+    /// The step of the stage that freezes the group again; absent: none.
+    #[serde(default)]
+    pub until_step: Option<u64>,
+}
+
+impl ParameterGroup {
+    const fn trains_at(&self, step: u64) -> bool {
+        let over = match self.until_step {
+            Some(until) => step >= until,
+            None => false,
+        };
+        self.from_step <= step && !over
+    }
 }
 
 /// The constants of AdamW.
@@ -57,7 +73,7 @@ pub(crate) struct Moments {
 #[derive(Debug)]
 struct Slot {
     var: Var,
-    learning_rate: f64,
+    group: ParameterGroup,
     weight_decay: f64,
     moments: Moments,
 }
@@ -87,7 +103,7 @@ impl AdamW {
             let count = var.elem_count();
             let slot = Slot {
                 var: var.clone(),
-                learning_rate: group.learning_rate,
+                group: group.clone(),
                 weight_decay: if decays { group.weight_decay } else { 0.0 },
                 moments: Moments { first: vec![0.0; count], second: vec![0.0; count], updates: 0 },
             };
@@ -102,6 +118,19 @@ impl AdamW {
     /// The names of the variables that train, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.slots.keys().map(String::as_str)
+    }
+
+    /// The variables that train in a step of the stage, by name.
+    #[must_use]
+    pub fn training_at(&self, step: u64) -> BTreeSet<String> {
+        let training = self.slots.iter().filter(|(_, slot)| slot.group.trains_at(step));
+        training.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The variables that train, by name.
+    #[must_use]
+    pub fn vars(&self) -> BTreeMap<String, Var> {
+        self.slots.iter().map(|(name, slot)| (name.clone(), slot.var.clone())).collect()
     }
 
     /// How many numbers train.
@@ -234,7 +263,7 @@ fn update_slot(
 ) -> Result<()> {
     slot.moments.updates += 1;
     let updates = i32::try_from(slot.moments.updates).unwrap_or(i32::MAX);
-    let rate = slot.learning_rate * share;
+    let rate = slot.group.learning_rate * share;
     let correction1 = 1.0 - settings.beta1.powi(updates);
     let correction2 = 1.0 - settings.beta2.powi(updates);
     let constants = update::Constants {

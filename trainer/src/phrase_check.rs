@@ -57,7 +57,7 @@ mod tests {
 
     use super::check;
     use crate::eval::{Phrase, phrases};
-    use crate::shards::{Dataset, DatasetWriter, TextKind, TextRow};
+    use crate::shards::{Dataset, DatasetWriter, Split, TextKind, TextRow};
 
     fn phrase(phrase: &str, accept: &str) -> Phrase {
         Phrase { phrase: phrase.to_owned(), accept: vec![accept.to_owned()] }
@@ -81,7 +81,7 @@ mod tests {
         let mut writer = DatasetWriter::create(folder.path(), "tiny", &[]).unwrap();
         for (text, kind) in [("red heart", TextKind::Name), ("in love", TextKind::Keyword)] {
             let (text, lang, group) = (text.to_owned(), "en".to_owned(), "2764".to_owned());
-            writer.push_text(TextRow { text, lang, kind, group }).unwrap();
+            writer.push_text(TextRow { text, lang, kind, group, split: Split::Train }).unwrap();
         }
         writer.finish().unwrap();
         let dataset = Dataset::open(folder.path()).unwrap();

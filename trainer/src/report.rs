@@ -1,5 +1,7 @@
 //! A run on the terminal and in a log file of JSON lines.
 
+mod tensorboard;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -13,15 +15,18 @@ use crate::checkpoint::Position;
 use crate::error::{Error, Result};
 use crate::eval;
 use crate::fit::{Report, Training, Watch};
+use tensorboard::Events;
 
 /// Steps between two lines where there is no terminal to draw a bar on.
 const QUIET_STEPS: u64 = 20;
 
-/// Shows a run as a progress bar (or a line now and then) and appends it to `log.jsonl`.
+/// Shows a run as a progress bar (or a line now and then), appends it to `log.jsonl`, and writes it for
+/// TensorBoard.
 #[derive(Debug)]
 pub struct RunLog {
     path: PathBuf,
     file: File,
+    events: Events,
     bar: Option<ProgressBar>,
     started: Instant,
     steps_total: u64,
@@ -29,7 +34,7 @@ pub struct RunLog {
 }
 
 impl RunLog {
-    /// Appends to `log.jsonl` in the run's folder.
+    /// Appends to `log.jsonl` in the run's folder and begins an event file in its `tensorboard`.
     ///
     /// # Errors
     /// If the file cannot be opened.
@@ -38,8 +43,11 @@ impl RunLog {
         let path = out.join("log.jsonl");
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.map_err(|source| Error::io(&path, source))?;
+        let folder = out.join("tensorboard");
+        crate::checkpoint::create_folder(&folder)?;
+        let events = Events::create(&folder)?;
         let started = Instant::now();
-        Ok(Self { path, file, bar: None, started, steps_total: 0, steps_seen: 0 })
+        Ok(Self { path, file, events, bar: None, started, steps_total: 0, steps_seen: 0 })
     }
 
     fn log(&mut self, line: &Value) -> Result<()> {
@@ -98,7 +106,11 @@ impl Watch for RunLog {
         self.log(&json!({
             "event": "step", "stage": report.stage, "step": report.step,
             "rate_share": report.rate_share, "elapsed_seconds": elapsed, "values": values,
+            "seconds": report.seconds,
         }))?;
+        let scalars = report.values.iter().map(|(name, value)| (name.as_str(), *value));
+        let rate = std::iter::once(("rate_share", report.rate_share));
+        self.events.scalars(report.global_step, scalars.chain(rate))?;
         let total = report.values.iter().find(|(name, _)| name.ends_with(".total"));
         let loss = total.map_or(f64::NAN, |(_, value)| *value);
         let speed = report.samples as f64 / per_step;
@@ -125,6 +137,12 @@ impl Watch for RunLog {
         let tables = eval::evaluate(&subject, &eval::Questions::quick(&training.withheld))?;
         let line = json!({ "event": "evaluated", "position": position, "tables": tables });
         self.log(&line)?;
+        let recall = tables.text_to_picture.iter();
+        let scalars: Vec<(String, f64)> = recall
+            .map(|(language, recall)| (format!("recall_at_5.{language}"), recall.at_5))
+            .collect();
+        let scalars = scalars.iter().map(|(name, value)| (name.as_str(), *value));
+        self.events.scalars(position.global_step, scalars)?;
         self.say(&format!("step {}: {}", position.global_step, tables.summary()))
     }
 }

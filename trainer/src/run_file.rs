@@ -6,7 +6,7 @@ use diptych_model::ModelConfig;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::corpus::HoldOut;
+use crate::corpus::{HoldOut, PictureMemory};
 use crate::error::{Error, Result};
 use crate::loader::{Augmentation, BatchPlan};
 use crate::objective;
@@ -36,6 +36,11 @@ pub struct RunFile {
     /// first learn to tell things apart, where a high one makes them draw everything together.
     #[serde(default = "default_initial_scale")]
     pub initial_scale: f64,
+    /// Weights to begin with in place of drawn ones: a bundle, or the folder of a run, relative to the
+    /// working folder. Weights of the same name and shape are taken; its towers are then at least a
+    /// beginning, for which a small dataset has too little to say.
+    #[serde(default)]
+    pub initial_weights: Option<PathBuf>,
     /// How pictures and texts are varied.
     #[serde(default)]
     pub augment: Augmentation,
@@ -50,12 +55,23 @@ const fn default_initial_scale() -> f64 {
     5.0
 }
 
+const fn default_shuffle_buffer() -> usize {
+    16_384
+}
+
 /// What is trained on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// A prepared dataset, relative to the working folder. The command line may name another.
     pub folder: PathBuf,
+    /// Pictures that are shuffled together, at least 1, where an epoch goes through pictures. Row groups
+    /// of that many stay in memory as files, and beyond `memory` are read more than once an epoch.
+    #[serde(default = "default_shuffle_buffer")]
+    pub shuffle_buffer: usize,
+    /// How much memory pictures may take; more than that is read again when asked for.
+    #[serde(default)]
+    pub memory: PictureMemory,
     /// Texts that training never sees; absent: it sees all.
     #[serde(default)]
     pub hold_out: Option<HoldOut>,
@@ -98,6 +114,16 @@ pub struct Stage {
     pub clip_norm: Option<f64>,
     /// What a batch holds.
     pub batch: BatchPlan,
+    /// Batches whose gradients are averaged for one step, at least 1. Each is contrasted by itself.
+    #[serde(default = "one")]
+    pub accumulate: u64,
+    /// Decay of a running mean of the weights, above 0 to below 1; the stage ends with the mean in place
+    /// of the weights, and evaluations see it. Absent: none is kept.
+    #[serde(default)]
+    pub ema_decay: Option<f64>,
+    /// When to end the stage before its steps are done; absent: never.
+    #[serde(default)]
+    pub early_stop: Option<EarlyStop>,
     /// How pictures and texts are varied in this stage; absent: as in all others.
     #[serde(default)]
     pub augment: Option<Augmentation>,
@@ -108,6 +134,22 @@ pub struct Stage {
     /// Constants of the optimizer.
     #[serde(default)]
     pub adam: AdamSettings,
+}
+
+/// When to end a stage: no better rsum on the dev split for a while. The stage then ends with the best
+/// weights that were measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStop {
+    /// Evaluations in a row without a better rsum that end the stage, at least 1.
+    pub patience: u32,
+    /// How much better counts, in points of rsum (0 to 600), 0 or more.
+    #[serde(default)]
+    pub min_delta: f64,
+}
+
+const fn one() -> u64 {
+    1
 }
 
 impl Stage {
@@ -174,6 +216,14 @@ impl RunFile {
         if self.cadence.keep == 0 {
             return Err(Error::setting("cadence.keep", "must be at least 1"));
         }
+        if self.data.shuffle_buffer == 0 {
+            return Err(Error::setting("data.shuffle_buffer", "must be at least 1"));
+        }
+        let stops = self.stages.iter().any(|stage| stage.early_stop.is_some());
+        if stops && self.cadence.evaluate_every == 0 {
+            let message = "must be above 0 where a stage has early_stop";
+            return Err(Error::setting("cadence.evaluate_every", message));
+        }
         if self.stages.is_empty() {
             return Err(Error::setting("stages", "there must be at least one"));
         }
@@ -182,13 +232,15 @@ impl RunFile {
         self.stages.iter().enumerate().try_for_each(check)
     }
 
-    /// SHA-256, in hex, of everything that decides the result: all but the data's folder.
+    /// SHA-256, in hex, of everything that decides the result: all but where the data lies and how
+    /// much of it is held in memory.
     ///
     /// # Errors
     /// If the run cannot be written as JSON.
     pub fn digest(&self) -> Result<String> {
         let mut run = self.clone();
         run.data.folder = PathBuf::new();
+        run.data.memory = PictureMemory::default();
         let canonical = serde_json::to_vec(&run)
             .map_err(|error| Error::setting("run file", error.to_string()))?;
         Ok(hex::encode(Sha256::digest(canonical)))
@@ -217,6 +269,20 @@ fn check_stage(stage: &Stage, at: &str) -> Result<()> {
     if stage.clip_norm.is_some_and(|norm| !(norm > 0.0 && norm.is_finite())) {
         return fail("clip_norm", "must be above 0");
     }
+    if stage.accumulate == 0 {
+        return fail("accumulate", "must be at least 1");
+    }
+    if stage.ema_decay.is_some_and(|decay| !(decay > 0.0 && decay < 1.0)) {
+        return fail("ema_decay", "must be above 0 and below 1");
+    }
+    if let Some(EarlyStop { patience, min_delta }) = stage.early_stop {
+        if patience == 0 {
+            return fail("early_stop.patience", "must be at least 1");
+        }
+        if !(min_delta >= 0.0 && min_delta.is_finite()) {
+            return fail("early_stop.min_delta", "must be 0 or more");
+        }
+    }
     stage.batch.check(&format!("{at}.batch"))?;
     if let Some(augment) = &stage.augment {
         augment.check(&format!("{at}."))?;
@@ -234,6 +300,9 @@ fn check_stage(stage: &Stage, at: &str) -> Result<()> {
     for group in &stage.groups {
         if !(group.learning_rate > 0.0 && group.learning_rate.is_finite()) {
             return fail("groups.learning_rate", "must be above 0");
+        }
+        if group.from_step >= group.until_step.unwrap_or(stage.steps).min(stage.steps) {
+            return fail("groups.from_step", "must be below until_step and the stage's steps");
         }
         if !(group.weight_decay >= 0.0 && group.weight_decay.is_finite()) {
             return fail("groups.weight_decay", "must be 0 or more");

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Corpus, Wordings};
 use crate::augment::generator;
 use crate::error::{Error, Result};
+use crate::shards::Split;
 
 /// Keeps generators of the hold-out apart from all others of the same seed.
 const PURPOSE: u64 = 0x686f_6c64;
@@ -70,7 +71,7 @@ fn named_languages(wordings: &BTreeMap<String, Wordings>) -> Vec<&str> {
 
 impl Corpus {
     /// What training may read: the wordings of each concept by language, without the withheld ones,
-    /// for concepts that have pictures.
+    /// for concepts that are there to train on and have pictures.
     #[must_use]
     pub fn training_wordings(&self, withheld: &Withheld) -> BTreeMap<u32, Vec<(String, Wordings)>> {
         let mut training = BTreeMap::new();
@@ -81,7 +82,8 @@ impl Corpus {
                 .filter(|(language, _)| withheld.get(&index) != Some(language))
                 .map(|(language, wordings)| (language.clone(), wordings.clone()))
                 .collect();
-            if !kept.is_empty() && !concept.pictures.is_empty() {
+            let trains = concept.split == Split::Train && !concept.pictures.is_empty();
+            if !kept.is_empty() && trains {
                 training.insert(index, kept);
             }
         }

@@ -7,7 +7,7 @@ use candle_core::Device;
 use diptych_model::bundle::Bundle;
 use diptych_model::{DualEncoder, Params};
 
-use crate::corpus::{Corpus, Withheld};
+use crate::corpus::{Corpus, PictureMemory, Withheld};
 use crate::error::Result;
 use crate::fit::Training;
 use crate::preprocessing::{Preprocessing, PreprocessingConfig};
@@ -81,7 +81,7 @@ impl Opened {
             PreprocessingConfig { image: manifest.image.clone(), text: manifest.text.clone() };
         let preprocessing = Arc::new(Preprocessing::new(&config)?);
         let data = data.map_or(run.data.folder, Path::to_path_buf);
-        let corpus = Corpus::open(&data, &preprocessing)?;
+        let corpus = Corpus::open(&data, &preprocessing, PictureMemory::default())?;
         let params = Params::from_tensors(bundle.weights()?, &Device::Cpu);
         let encoder = DualEncoder::new(&manifest.model, &params)?;
         params.finish()?;

@@ -6,10 +6,10 @@
 //! Weights and bias are therefore set once from data, so that over the pictures each feature has mean
 //! 0 and variance 1 before the head (Salimans and Kingma, 2016, section 3, for the layer's input).
 
-use candle_core::{Device, Tensor};
-
 use super::Training;
+use crate::encode;
 use crate::error::{Error, Result};
+use crate::shards::Split;
 
 /// Pictures that mean and variance are taken over.
 const PICTURES: usize = 512;
@@ -28,12 +28,14 @@ pub(super) fn set_logit_scale(training: &Training, factor: f64) -> Result<()> {
 
 /// Sets `image.shared` from a spread of the corpus's pictures.
 pub(super) fn centre_pictures(training: &Training) -> Result<()> {
-    let pictures = &training.corpus.pictures;
-    let stride = pictures.len().div_ceil(PICTURES);
-    let chosen: Vec<_> = pictures.iter().step_by(stride).collect();
-    let size = training.run.model.image_tower.size();
-    let pixels: Vec<f32> = chosen.iter().flat_map(|picture| &picture.plain).copied().collect();
-    let pixels = Tensor::from_vec(pixels, (chosen.len(), 3, size, size), &Device::Cpu)?;
+    let corpus = &training.corpus;
+    let trains = |picture: &usize| {
+        corpus.concepts[corpus.pictures[*picture].concept as usize].split == Split::Train
+    };
+    let pictures: Vec<usize> = (0..corpus.pictures.len()).filter(trains).collect();
+    let stride = pictures.len().div_ceil(PICTURES).max(1);
+    let chosen: Vec<usize> = pictures.into_iter().step_by(stride).collect();
+    let pixels = encode::pixels(corpus, &chosen, training.run.model.image_tower.size())?;
     let features = training.encoder.image_features(&pixels)?.last.detach();
     let mean = features.mean_keepdim(0)?;
     let variance = features.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;

@@ -10,13 +10,14 @@ use crate::augment::generator;
 use crate::checkpoint::Checkpoints;
 use crate::corpus::{Corpus, Withheld};
 use crate::error::{Error, Result};
+use crate::import;
 use crate::loader::Loader;
 use crate::objective::Context;
 use crate::preprocessing::Preprocessing;
 use crate::run_file::RunFile;
 
 /// The run file's copy in a run's folder.
-pub(super) const RUN_COPY: &str = "run.toml";
+pub(crate) const RUN_COPY: &str = "run.toml";
 
 /// What a run trains: data, model, preprocessing.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl Training {
     /// If the data cannot be used, or the model not be built.
     pub fn open(run: &RunFile) -> Result<Self> {
         let preprocessing = Arc::new(Preprocessing::new(&run.preprocessing)?);
-        let corpus = Arc::new(Corpus::open(&run.data.folder, &preprocessing)?);
+        let corpus = Arc::new(Corpus::open(&run.data.folder, &preprocessing, run.data.memory)?);
         let withheld = run.data.hold_out.map(|rule| rule.draw(&corpus)).unwrap_or_default();
         let params = Params::seeded(run.seed, &Device::Cpu);
         let encoder = DualEncoder::new(&run.model, &params)?;
@@ -66,6 +67,33 @@ impl Training {
         Ok(training)
     }
 
+    /// Takes weights from a bundle, or from the newest checkpoint of a run, where name and shape agree.
+    ///
+    /// # Errors
+    /// If the source is neither, or one of its towers or heads fits in no weight.
+    pub(super) fn begin_with(&self, source: &Path) -> Result<()> {
+        let given = import::weights(source)?;
+        let vars = self.params.vars();
+        let fits = |name: &str| {
+            vars.get(name)
+                .zip(given.get(name))
+                .is_some_and(|(var, given)| var.dims() == given.dims())
+        };
+        for part in ["image.tower.", "text.tower.", "image.shared.", "text.shared."] {
+            if !vars.keys().any(|name| name.starts_with(part) && fits(name)) {
+                let message = format!(
+                    "no weight `{part}*` of {} has the name and shape of this model's",
+                    source.display()
+                );
+                return Err(Error::setting("initial_weights", message));
+            }
+        }
+        for (name, var) in vars.iter().filter(|(name, _)| fits(name)) {
+            var.set(&given[name])?;
+        }
+        Ok(())
+    }
+
     /// The loader of a stage. Stages draw from generators of their own.
     pub(super) fn loader(&self, stage: usize) -> Result<Loader> {
         let seed = rand::Rng::random(&mut generator(self.run.seed, &[stage as u64]));
@@ -74,7 +102,7 @@ impl Training {
             Arc::clone(&self.preprocessing),
             self.run.stages[stage].augment.as_ref().unwrap_or(&self.run.augment).clone(),
             self.run.stages[stage].batch,
-            seed,
+            (seed, self.run.data.shuffle_buffer),
         )
     }
 
@@ -85,6 +113,7 @@ impl Training {
             heads: &self.run.model.heads,
             corpus: &self.corpus,
             image_size: self.run.model.image_tower.size(),
+            seed: self.run.seed,
         }
     }
 }

@@ -78,7 +78,7 @@ impl Objective for Centroid {
     }
 
     fn begin(&mut self, context: Context<'_>) -> Result<()> {
-        let Context { encoder, heads, corpus, image_size } = context;
+        let Context { encoder, heads, corpus, image_size, .. } = context;
         self.prefixes = heads.matryoshka.clone();
         self.prefixes.push(heads.shared);
         let vectors = encode::pictures(encoder, corpus, image_size)?.shared.to_vec2::<f32>()?;

@@ -5,13 +5,17 @@
 //!   concept are positives; none is another's negative.
 //! - Exclusive: InfoNCE between two views of a picture, and between two wordings of a text, each at a
 //!   fixed temperature (Chen et al., 2020, "SimCLR", eq. 1).
+//! - Known labels, if the settings name some: see [`super::exclusive_label`].
 //! - Orthogonality: linear centred kernel alignment of shared and exclusive vectors, with gradients
 //!   into both: without one into the shared side, what is exclusive stays in both.
 
-use candle_core::Tensor;
+use std::collections::BTreeMap;
+
+use candle_core::{Tensor, Var};
 use diptych_model::DualEncoder;
 use serde::Deserialize;
 
+use super::exclusive_label::{self, ExclusiveLabel};
 use super::{
     Context, Entry, Losses, Objective, Player, bounded_scale, check_weight, losses, parse,
 };
@@ -27,7 +31,7 @@ pub(super) const ENTRY: Entry = Entry {
 /// Everything, in one turn.
 const PLAYERS: [Player; 1] = [Player { name: "encoders", prefixes: &[""] }];
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Settings {
     /// Weight of the exclusive terms (the shared one has 1), 0 or more.
@@ -39,6 +43,8 @@ struct Settings {
     centring_weight: f64,
     /// Divides the similarities of exclusive vectors, above 0.
     exclusive_temperature: f64,
+    /// What the exclusive vectors are known to say; absent: nothing is.
+    exclusive_label: Option<exclusive_label::Settings>,
 }
 
 impl Default for Settings {
@@ -48,6 +54,7 @@ impl Default for Settings {
             orthogonality_weight: 0.1,
             centring_weight: 1.0,
             exclusive_temperature: 0.1,
+            exclusive_label: None,
         }
     }
 }
@@ -57,10 +64,12 @@ struct Split {
     settings: Settings,
     /// Prefixes of the shared vectors that are trained, the whole one last.
     prefixes: Vec<usize>,
+    known: Option<ExclusiveLabel>,
 }
 
 impl Split {
-    fn new(settings: Settings) -> Result<Self> {
+    fn new(mut settings: Settings) -> Result<Self> {
+        let known = settings.exclusive_label.take().map(ExclusiveLabel::new).transpose()?;
         check_weight("exclusive_weight", settings.exclusive_weight)?;
         check_weight("orthogonality_weight", settings.orthogonality_weight)?;
         check_weight("centring_weight", settings.centring_weight)?;
@@ -68,7 +77,7 @@ impl Split {
         if settings.exclusive_temperature == 0.0 {
             return Err(Error::setting("objective.exclusive_temperature", "must be above 0"));
         }
-        Ok(Self { settings, prefixes: Vec::new() })
+        Ok(Self { settings, prefixes: Vec::new(), known })
     }
 
     /// Pictures (P, S) against texts (T, S) of the concepts given.
@@ -126,7 +135,11 @@ impl Objective for Split {
     fn begin(&mut self, context: Context<'_>) -> Result<()> {
         self.prefixes = context.heads.matryoshka.clone();
         self.prefixes.push(context.heads.shared);
-        Ok(())
+        self.known.as_mut().map_or(Ok(()), |known| known.begin(context))
+    }
+
+    fn vars(&self) -> BTreeMap<String, Var> {
+        self.known.as_ref().map(ExclusiveLabel::vars).unwrap_or_default()
     }
 
     fn losses(&mut self, _: &Player, encoder: &DualEncoder, batch: &Batch) -> Result<Losses> {
@@ -160,6 +173,15 @@ impl Objective for Split {
             let text = losses::alignment(&shared_t, &first(&texts.exclusive, count_t)?)?;
             total = (total + ((&image + &text)? * self.settings.orthogonality_weight)?)?;
             terms.extend([("alignment_image", image), ("alignment_text", text)]);
+        }
+        if let Some(known) = &self.known {
+            let exclusive_p = first(&pictures.exclusive, count_p)?;
+            let exclusive_t = first(&texts.exclusive, count_t)?;
+            let (loss, of_labels) = known.losses((&exclusive_p, &exclusive_t), batch)?;
+            if let Some(loss) = loss {
+                total = (total + loss)?;
+            }
+            terms.extend(of_labels);
         }
         Ok(Losses { total, terms })
     }

@@ -12,7 +12,8 @@ fn vars() -> BTreeMap<String, Var> {
 }
 
 fn group(prefix: &str, learning_rate: f64, weight_decay: f64) -> ParameterGroup {
-    ParameterGroup { prefixes: vec![prefix.into()], learning_rate, weight_decay }
+    let prefixes = vec![prefix.into()];
+    ParameterGroup { prefixes, learning_rate, weight_decay, from_step: 0, until_step: None }
 }
 
 /// sum(w^2) / 2 + sum(b): the gradient of w is w, that of b is 1.

@@ -22,7 +22,7 @@ use self::annotations::Annotations;
 use self::icons::{Drawing, IconSet};
 use super::Report;
 use crate::error::{Error, Result};
-use crate::shards::{DatasetWriter, ImageRow, Source, TextKind, TextRow};
+use crate::shards::{DatasetWriter, ImageRow, Source, Split, TextKind, TextRow};
 
 /// Arguments of `prepare emoji`.
 #[derive(Debug, Clone, Args)]
@@ -131,6 +131,7 @@ fn write_images(
                     bytes,
                     path: format!("{}/{group}.png", set.style),
                     group: group.clone(),
+                    split: Split::Train,
                     labels: vec![Some(set.style.clone()), categories.get(group).cloned()],
                 })?;
                 pictured.insert(group.clone());
@@ -172,6 +173,7 @@ fn write_texts(
                     lang: lang.clone(),
                     kind,
                     group: group.clone(),
+                    split: Split::Train,
                 })?;
             }
         }

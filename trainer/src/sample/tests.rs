@@ -5,7 +5,7 @@ use std::path::Path;
 use image::{Rgb, Rgba, RgbaImage};
 
 use super::{SampleArgs, run};
-use crate::shards::{DatasetWriter, ImageRow, Source, TextKind, TextRow};
+use crate::shards::{DatasetWriter, ImageRow, Source, Split, TextKind, TextRow};
 
 /// A picture of 24 x 12 pixels: its left half red, its right half transparent.
 fn half_red() -> Vec<u8> {
@@ -31,13 +31,14 @@ fn dataset(folder: &Path, licence: &str, pictures: &[(&str, Vec<u8>)]) {
                 bytes: bytes.clone(),
                 path: format!("noto/{group}.png"),
                 group: (*group).to_owned(),
+                split: Split::Train,
                 labels: vec![Some("noto".to_owned()), None],
             })
             .unwrap();
     }
     for (text, kind) in [("red heart", TextKind::Name), ("love", TextKind::Keyword)] {
         let (text, lang, group) = (text.to_owned(), "en".to_owned(), "2764".to_owned());
-        writer.push_text(TextRow { text, lang, kind, group }).unwrap();
+        writer.push_text(TextRow { text, lang, kind, group, split: Split::Train }).unwrap();
     }
     writer.finish().unwrap();
 }

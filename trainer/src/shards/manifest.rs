@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FORMAT_VERSION, MANIFEST_FILE};
+use super::{FORMAT_VERSION, MANIFEST_FILE, Split};
 use crate::error::{Error, Result};
 
 /// `dataset.json`: what a prepared dataset holds and where it comes from.
@@ -47,6 +47,10 @@ pub struct Counts {
     pub skipped: u64,
     /// Pictures by label column, then by value.
     pub images_by_label: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Pictures by split.
+    pub images_by_split: BTreeMap<Split, u64>,
+    /// Texts by split.
+    pub texts_by_split: BTreeMap<Split, u64>,
     /// Texts by language.
     pub texts_by_lang: BTreeMap<String, u64>,
 }

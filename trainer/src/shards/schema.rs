@@ -9,7 +9,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::{Type, TypePtr};
 
 /// Columns of a picture shard that are not labels.
-pub(super) const IMAGE_COLUMNS: [&str; 2] = ["image", "group"];
+pub(super) const IMAGE_COLUMNS: [&str; 3] = ["image", "group", "split"];
 
 /// A required or optional UTF-8 column.
 fn text_column(name: &str, repetition: Repetition) -> Result<TypePtr> {
@@ -21,7 +21,7 @@ fn text_column(name: &str, repetition: Repetition) -> Result<TypePtr> {
     Ok(Arc::new(column))
 }
 
-/// `image {bytes, path}`, `group`, and an optional text column for each of `labels`.
+/// `image {bytes, path}`, `group`, `split`, and an optional text column for each of `labels`.
 pub(super) fn images(labels: &[String]) -> Result<TypePtr> {
     let bytes = Type::primitive_type_builder("bytes", PhysicalType::BYTE_ARRAY)
         .with_repetition(Repetition::REQUIRED)
@@ -30,16 +30,36 @@ pub(super) fn images(labels: &[String]) -> Result<TypePtr> {
         .with_repetition(Repetition::REQUIRED)
         .with_fields(vec![Arc::new(bytes), text_column("path", Repetition::REQUIRED)?])
         .build()?;
-    let mut fields = vec![Arc::new(image), text_column("group", Repetition::REQUIRED)?];
+    let mut fields = vec![Arc::new(image)];
+    for column in ["group", "split"] {
+        fields.push(text_column(column, Repetition::REQUIRED)?);
+    }
     for label in labels {
         fields.push(text_column(label, Repetition::OPTIONAL)?);
     }
     Ok(Arc::new(Type::group_type_builder("schema").with_fields(fields).build()?))
 }
 
-/// `text`, `lang`, `kind`, `group`, each required.
+/// The picture schema without `image.bytes`, to read everything else alone.
+pub(super) fn without_bytes(all: &Type) -> Result<Type> {
+    let fields = all.get_fields().iter().map(|field| {
+        if field.name() != "image" || !field.is_group() {
+            return Ok(Arc::clone(field));
+        }
+        let kept = field.get_fields().iter().filter(|part| part.name() != "bytes");
+        let image = Type::group_type_builder("image")
+            .with_repetition(Repetition::REQUIRED)
+            .with_fields(kept.cloned().collect())
+            .build()?;
+        Ok(Arc::new(image))
+    });
+    let fields = fields.collect::<Result<_>>()?;
+    Type::group_type_builder(all.name()).with_fields(fields).build()
+}
+
+/// `text`, `lang`, `kind`, `group`, `split`, each required.
 pub(super) fn texts() -> Result<TypePtr> {
-    let fields = ["text", "lang", "kind", "group"]
+    let fields = ["text", "lang", "kind", "group", "split"]
         .into_iter()
         .map(|name| text_column(name, Repetition::REQUIRED))
         .collect::<Result<_>>()?;
@@ -68,7 +88,9 @@ fn huggingface_features(labels: &[String]) -> serde_json::Value {
     let text = || serde_json::json!({"dtype": "string", "_type": "Value"});
     let mut features = serde_json::Map::new();
     features.insert("image".to_owned(), serde_json::json!({"_type": "Image"}));
-    features.insert("group".to_owned(), text());
+    for column in ["group", "split"] {
+        features.insert(column.to_owned(), text());
+    }
     for label in labels {
         features.insert(label.clone(), text());
     }

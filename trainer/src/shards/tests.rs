@@ -1,12 +1,13 @@
 use std::path::Path;
 
-use super::{Dataset, DatasetWriter, ImageRow, TextKind, TextRow};
+use super::{Dataset, DatasetWriter, ImageRow, Split, TextKind, TextRow};
 
 fn image(number: usize) -> ImageRow {
     ImageRow {
         bytes: vec![number as u8, 1, 2],
         path: format!("a/{number}.png"),
         group: format!("g{}", number % 7),
+        split: Split::ALL[number % 7 % 3],
         labels: vec![
             Some(format!("style {}", number % 3)),
             (number.is_multiple_of(2)).then(|| "even".to_owned()),
@@ -21,6 +22,7 @@ fn text(number: usize) -> TextRow {
         lang: "de".to_owned(),
         kind,
         group: "g1".to_owned(),
+        split: Split::Dev,
     }
 }
 

@@ -90,6 +90,7 @@ impl DatasetWriter {
             return Err(Error::data(&self.folder, message));
         }
         self.manifest.counts.images += 1;
+        *self.manifest.counts.images_by_split.entry(row.split).or_default() += 1;
         for (column, value) in self.manifest.labels.iter().zip(&row.labels) {
             let values = self.manifest.counts.images_by_label.entry(column.clone()).or_default();
             if let Some(value) = value {
@@ -110,6 +111,7 @@ impl DatasetWriter {
         let counts = &mut self.manifest.counts;
         counts.texts += 1;
         counts.names += u64::from(row.kind == TextKind::Name);
+        *counts.texts_by_split.entry(row.split).or_default() += 1;
         *counts.texts_by_lang.entry(row.lang.clone()).or_default() += 1;
         if !self.groups.contains(&row.group) {
             self.groups.insert(row.group.clone());
@@ -181,8 +183,9 @@ impl Columns for ImageRow {
     }
 
     fn values(&self) -> Vec<Option<&[u8]>> {
-        let mut values =
-            vec![Some(&self.bytes[..]), Some(self.path.as_bytes()), Some(self.group.as_bytes())];
+        let columns = [&self.path, &self.group, self.split.as_str()];
+        let mut values = vec![Some(&self.bytes[..])];
+        values.extend(columns.into_iter().map(|text| Some(text.as_bytes())));
         values.extend(self.labels.iter().map(|label| label.as_deref().map(str::as_bytes)));
         values
     }
@@ -194,7 +197,8 @@ impl Columns for TextRow {
     }
 
     fn values(&self) -> Vec<Option<&[u8]>> {
-        let columns = [&self.text, &self.lang, self.kind.as_str(), &self.group];
+        let columns =
+            [&self.text, &self.lang, self.kind.as_str(), &self.group, self.split.as_str()];
         columns.into_iter().map(|text| Some(text.as_bytes())).collect()
     }
 }

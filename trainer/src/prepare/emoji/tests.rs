@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::{EmojiArgs, group_of, run};
-use crate::shards::{Dataset, ImageRow, TextKind, TextRow};
+use crate::shards::{Dataset, ImageRow, Split, TextKind, TextRow};
 
 /// A red square that fills its box, and a wide blue bar in a box twice as wide as high.
 const SQUARE: &str = r##"<path fill="#f00" d="M0 0h8v8H0z"/>"##;
@@ -100,6 +100,7 @@ fn concepts_are_drawn_somewhere_and_named_everywhere_and_the_rest_is_named_and_s
         lang: lang.to_owned(),
         kind,
         group: "2764".to_owned(),
+        split: Split::Train,
     };
     assert_eq!(texts[2], heart("red heart", "en", TextKind::Name));
     assert_eq!(texts[3], heart("love", "en", TextKind::Keyword));
