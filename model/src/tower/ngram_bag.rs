@@ -3,7 +3,7 @@
 //! A bag of hashed character n-grams as in Bojanowski et al. 2017, "Enriching word vectors with
 //! subword information", summed over the whole text.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::layers::{Linear, Norm};
 use super::{Entry, TextTower};
@@ -26,6 +26,7 @@ pub(super) struct NgramBag {
     norm: Norm,
     hidden: Linear,
     width: usize,
+    compute_dtype: DType,
 }
 
 impl NgramBag {
@@ -38,6 +39,7 @@ impl NgramBag {
             norm: Norm::new(params, &format!("{prefix}.norm"), width, 1)?,
             hidden: Linear::new(params, &format!("{prefix}.hidden"), [width, hidden])?,
             width: width + hidden,
+            compute_dtype: params.compute_dtype(),
         })
     }
 }
@@ -45,9 +47,10 @@ impl NgramBag {
 impl TextTower for NgramBag {
     fn forward(&self, tokens: &TokenBatch) -> Result<Tensor> {
         let sums = ops::embedding_bag(&self.table, &tokens.ids, &tokens.offsets)?;
+        // The sums are small beside the table, and normalised: they keep their precision.
         let direct = self.norm.layer(&sums)?;
-        let hidden = ops::relu(&self.hidden.forward(&direct)?)?;
-        Ok(Tensor::cat(&[&direct, &hidden], 1)?)
+        let hidden = ops::relu(&self.hidden.forward(&direct.to_dtype(self.compute_dtype)?)?)?;
+        Ok(Tensor::cat(&[&direct, &ops::widen(&hidden)?], 1)?)
     }
 
     fn width(&self) -> usize {
