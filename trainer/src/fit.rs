@@ -9,6 +9,7 @@ mod training;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use candle_core::Device;
 pub use report::{Report, Watch};
 pub use training::Training;
 
@@ -26,6 +27,8 @@ pub struct FitOptions {
     pub out: PathBuf,
     /// Continue from the newest checkpoint there; without one, start anew.
     pub resume: bool,
+    /// Where it computes. A checkpoint goes on on any device.
+    pub device: Device,
 }
 
 /// Trains a run to its end; returns what was trained, with its final weights.
@@ -54,7 +57,7 @@ pub fn fit(run: &RunFile, options: &FitOptions, watch: &mut dyn Watch) -> Result
     }
     let copy = options.out.join(training::RUN_COPY);
     std::fs::write(&copy, run.to_toml()?).map_err(|source| Error::io(&copy, source))?;
-    let training = Training::open(run)?;
+    let training = Training::open(run, &options.device)?;
     watch.opened(&training)?;
     if found.is_none() {
         centre::set_logit_scale(&training, run.initial_scale)?;

@@ -142,7 +142,7 @@ impl Watch for Until {
 }
 
 fn options(out: &Path, resume: bool) -> FitOptions {
-    FitOptions { out: out.to_path_buf(), resume }
+    FitOptions { out: out.to_path_buf(), resume, device: Device::Cpu }
 }
 
 /// Every weight, to the bit.
@@ -162,7 +162,7 @@ fn a_run_learns_what_belongs_together() {
     let run = run(folder.path(), 60, 10, 1e-2);
     let out = folder.path().join("out");
     let trained = fit(&run, &options(&out, false), &mut Until::end()).unwrap();
-    let untrained = Training::open(&run).unwrap();
+    let untrained = Training::open(&run, &Device::Cpu).unwrap();
     let at_1 = |training: &Training| {
         let tables =
             eval::evaluate(&Subject::of_training(training), &Questions::default()).unwrap();
