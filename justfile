@@ -7,7 +7,7 @@ run:
     cargo run --release
 
 # What CI runs.
-ci: fmt-check lint doc proto-lint deploy-check test first-run
+ci: fmt-check lint doc proto-lint deploy-check test first-run cuda-check
 
 fmt:
     cargo fmt --all
@@ -28,6 +28,14 @@ test:
 # The README's first command, from its start to an answer.
 first-run:
     bash scripts/first-run.sh
+
+# Type-check what is behind the feature `cuda`, with a stub in place of the CUDA compiler.
+cuda-check:
+    bash scripts/check-cuda.sh stub
+
+# The same with NVIDIA's compiler, fetched into target/: compiles candle's kernels too, which takes long.
+cuda-check-real:
+    bash scripts/check-cuda.sh real
 
 # Regenerate the wire code from the protos (pure Rust, no protoc).
 gen:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetch the packages that the sample is made of and unpack each into its own folder below DIR:
-# drawings (noto, twemoji, fluent; openmoji for measuring only) and CLDR names. About 18 MB are
+# drawings (noto, twemoji, fluent; openmoji for measuring only) and CLDR names, and English keywords. About 18 MB are
 # fetched and 210 MB unpacked. A package that is already there in its version is left alone.
 #
 #   scripts/fetch-emoji.sh DIR
@@ -14,6 +14,7 @@ packages=(
   @iconify-json/openmoji@1.2.29
   cldr-annotations-full@48.2.0
   cldr-annotations-derived-full@48.2.0
+  emojilib@4.0.3
 )
 
 fail() {
@@ -23,7 +24,7 @@ fail() {
 
 [ $# -eq 1 ] || fail "usage: scripts/fetch-emoji.sh DIR"
 target=$1
-command -v npm >/dev/null || fail "npm is not installed. It only downloads six packages here: \
+command -v npm >/dev/null || fail "npm is not installed. It only downloads seven packages here: \
 install Node.js (https://nodejs.org), or unpack their archives by hand into folders of $target \
 named like iconify-json-noto and cldr-annotations-full"
 

@@ -1,6 +1,6 @@
 //! Two towers and their heads: pictures and texts to shared and exclusive vectors.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::config::{FeatureSource, ModelConfig};
 use crate::error::Result;
@@ -65,7 +65,8 @@ impl DualEncoder {
         })
     }
 
-    /// Vectors of pictures. `pixels` is (B, 3, size, size), preprocessed as the tower was trained.
+    /// Vectors of pictures. `pixels` is (B, 3, size, size), preprocessed as the tower was trained. It
+    /// may lie on any device; the vectors lie on the model's.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if the shape does not fit.
@@ -86,12 +87,18 @@ impl DualEncoder {
         Ok(Encoding { shared, exclusive: self.text_exclusive.forward(&features)? })
     }
 
-    /// What the image tower sees before the heads, for probes and for objectives of their own.
+    /// What the image tower sees before the heads, for probes and for objectives of their own. Here
+    /// pixels from the CPU come to the model's device, and nowhere else.
     ///
     /// # Errors
     /// As [`Self::encode_images`].
     pub fn image_features(&self, pixels: &Tensor) -> Result<ImageFeatures> {
-        self.image_tower.forward(pixels)
+        self.image_tower.forward(&pixels.to_device(self.device())?)
+    }
+
+    /// The device that the weights lie on, and so all vectors.
+    pub fn device(&self) -> &Device {
+        self.logit_scale.device()
     }
 
     /// The natural logarithm of the factor on cosine similarities, a scalar. It starts at

@@ -7,7 +7,10 @@
 //!
 //! On the CPU the operations are [`candle_core::CustomOp1`] and its kin: parallel over samples with
 //! serial products inside, work split by shape alone, so that results are the same to the bit for
-//! any number of threads. On other devices the same functions are composed from candle's operations.
+//! any number of threads. On other devices, and in half precision, the same functions are composed
+//! from candle's operations, of which only those are used whose gradients were found right. Half
+//! precision is for products: weights are cast to it where they are used, and what sums over many
+//! elements (norms, pooling) does so in f32.
 //!
 //! | file | what |
 //! |---|---|
@@ -37,3 +40,4 @@ pub use embedding_bag::embedding_bag;
 pub use linear::{linear, similarity};
 pub use norm::{Activation, NORM_EPSILON, group_norm, layer_norm};
 pub use pooling::{mean_pool, pool_statistics};
+pub use real::widen;

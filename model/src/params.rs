@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, DeviceLocation, Tensor, Var};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
@@ -44,6 +44,8 @@ pub struct Params {
     source: Source,
     device: Device,
     dtype: DType,
+    /// In place of what the device would have.
+    compute_dtype: Option<DType>,
 }
 
 #[derive(Debug)]
@@ -62,20 +64,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Params {
     /// Trainable f32 weights on `device`, made on first ask from `seed` and the name.
     pub fn seeded(seed: u64, device: &Device) -> Self {
-        let source = Source::Seeded { seed, vars: Mutex::default() };
-        Self { source, device: device.clone(), dtype: DType::F32 }
+        Self::new(Source::Seeded { seed, vars: Mutex::default() }, device)
     }
 
     /// Fixed weights for serving, converted to f32 on `device` when asked for.
     pub fn from_tensors(tensors: BTreeMap<String, Tensor>, device: &Device) -> Self {
-        let source = Source::Given { tensors, asked: Mutex::default() };
-        Self { source, device: device.clone(), dtype: DType::F32 }
+        Self::new(Source::Given { tensors, asked: Mutex::default() }, device)
+    }
+
+    fn new(source: Source, device: &Device) -> Self {
+        Self { source, device: device.clone(), dtype: DType::F32, compute_dtype: None }
     }
 
     /// The same weights in `dtype`: F64 for numeric gradients, F32 for everything else.
     #[must_use]
     pub fn with_dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
+        self
+    }
+
+    /// Towers that compute in `dtype`, whatever the device: F32 to compare CUDA with the CPU, half
+    /// precision to see on the CPU what CUDA does.
+    #[must_use]
+    pub fn with_compute_dtype(mut self, dtype: DType) -> Self {
+        self.compute_dtype = Some(dtype);
         self
     }
 
@@ -87,6 +99,12 @@ impl Params {
     /// The type of the weights.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// The type that towers compute in: bf16 on CUDA, elsewhere that of the weights. Weights and their
+    /// gradients keep [`Self::dtype`], and so does all that comes behind the towers.
+    pub fn compute_dtype(&self) -> DType {
+        self.compute_dtype.unwrap_or_else(|| compute_dtype(self.device.location(), self.dtype))
     }
 
     /// The weight `name` of `shape`. `init` matters only where the weight is made here.
@@ -159,6 +177,15 @@ impl Params {
                 .collect(),
             Source::Given { tensors, .. } => Ok(tensors.clone()),
         }
+    }
+}
+
+/// Bf16 has the range of f32, so that losses need no scaling, and CUDA devices multiply it many times
+/// as fast. Weights of another type than f32 are there for their precision.
+fn compute_dtype(place: DeviceLocation, weights: DType) -> DType {
+    match (place, weights) {
+        (DeviceLocation::Cuda { .. }, DType::F32) => DType::BF16,
+        _ => weights,
     }
 }
 

@@ -30,7 +30,8 @@ pub struct ImageFeatures {
 
 /// Pixels to features.
 pub trait ImageTower: Debug + Send + Sync {
-    /// Features of `pixels` (B, 3, size, size). A row depends on its own picture alone.
+    /// Features of `pixels` (B, 3, size, size), on the device and in the type of the weights, however
+    /// the tower computes inside. A row depends on its own picture alone.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if the shape does not fit.
@@ -45,7 +46,8 @@ pub trait ImageTower: Debug + Send + Sync {
 
 /// Token ids to features.
 pub trait TextTower: Debug + Send + Sync {
-    /// Features (B, D) of a batch. A row depends on its own text alone.
+    /// Features (B, D) of a batch, on the device and in the type of the weights. A row depends on its
+    /// own text alone.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if an id is beyond the vocabulary.

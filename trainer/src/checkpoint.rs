@@ -195,7 +195,7 @@ impl Checkpoint {
         Ok(Self { position, weights, optimizer })
     }
 
-    /// Sets variables to the saved weights.
+    /// Sets variables, on any device, to the saved weights.
     ///
     /// # Errors
     /// If names or shapes differ.
@@ -215,7 +215,7 @@ impl Checkpoint {
             let saved = self.weights.get(name);
             let saved =
                 saved.ok_or_else(|| Error::checkpoint(MODEL, format!("`{name}` is missing")))?;
-            var.set(saved)?;
+            var.set(&saved.to_device(var.device())?)?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use candle_core::Device;
 use candle_core::backprop::GradStore;
 
 use mean_weights::MeanWeights;
@@ -34,6 +35,8 @@ pub struct FitOptions {
     pub out: PathBuf,
     /// Continue from the newest checkpoint there; without one, start anew.
     pub resume: bool,
+    /// Where it computes. A checkpoint goes on on any device.
+    pub device: Device,
 }
 
 /// Trains a run to its end; returns what was trained, with its final weights.
@@ -62,7 +65,7 @@ pub fn fit(run: &RunFile, options: &FitOptions, watch: &mut dyn Watch) -> Result
     }
     let copy = options.out.join(RUN_COPY);
     std::fs::write(&copy, run.to_toml()?).map_err(|source| Error::io(&copy, source))?;
-    let training = Training::open(run)?;
+    let training = Training::open(run, &options.device)?;
     watch.opened(&training)?;
     if found.is_none() {
         match &run.initial_weights {
@@ -289,7 +292,7 @@ impl<'a> StageRun<'a> {
             let best = checkpoints.best()?;
             for (name, var) in self.training.params.vars() {
                 let missing = || Error::checkpoint("best weights", format!("`{name}` is missing"));
-                var.set(best.get(&name).ok_or_else(missing)?)?;
+                var.set(&best.get(&name).ok_or_else(missing)?.to_device(var.device())?)?;
             }
         }
         self.position.stage += 1;

@@ -3,8 +3,8 @@
 //! - [`prepare`] turns sources into the Parquet [`shards`] that everything else reads.
 //! - [`run_file`] is a run as data; [`fit`] carries it out: [`loader`] makes batches ([`corpus`],
 //!   [`augment`]), an [`objective`] turns them into losses, [`optim`] moves the variables along
-//!   [`schedule`], [`checkpoint`] keeps the run resumable, [`report`] shows it; [`seeds`]
-//!   repeats it.
+//!   [`schedule`] on a [`device`], [`checkpoint`] keeps the run resumable, [`report`] shows it;
+//!   [`seeds`] repeats it.
 //! - [`eval`] measures a checkpoint or a bundle ([`phrase_check`] keeps its phrases honest);
 //!   [`export`] writes the bundle, [`import`] one from weights at hand, [`inspect`] tells what is in one.
 //! - [`sample`] packs the pictures and names that the server carries.
@@ -12,6 +12,7 @@
 pub mod augment;
 pub mod checkpoint;
 pub mod corpus;
+pub mod device;
 pub mod encode;
 pub mod error;
 pub mod eval;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use diptych_train::device;
 use diptych_train::eval::{self, Opened, Phrase, Questions, Subject};
 use diptych_train::export;
 use diptych_train::fit::{FitOptions, Training, fit};
@@ -63,6 +64,15 @@ struct FitArgs {
     /// Train so many times, with seeds that rise by one, in folders `seed-1`, `seed-2` and so on.
     #[arg(long)]
     seeds: Option<u64>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Debug, Args)]
+struct DeviceArgs {
+    /// Where to compute: `cpu`, or `cuda:N` in a build with CUDA (see docs/cuda.md).
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +94,8 @@ struct EvalArgs {
     /// Print JSON in place of tables.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 #[derive(Debug, Args)]
@@ -152,7 +164,8 @@ fn run_fit(args: FitArgs) -> anyhow::Result<()> {
     if let Some(data) = args.data {
         run.data.folder = data;
     }
-    let options = FitOptions { out: args.out, resume: args.resume };
+    let device = device::open(&args.device.device)?;
+    let options = FitOptions { out: args.out, resume: args.resume, device };
     if let Some(count) = args.seeds {
         return Ok(seeds::fit_all(&run, &options, count)?);
     }
@@ -162,10 +175,10 @@ fn run_fit(args: FitArgs) -> anyhow::Result<()> {
 }
 
 fn run_eval(args: &EvalArgs) -> anyhow::Result<()> {
-    let data = args.data.as_deref();
+    let (data, device) = (args.data.as_deref(), device::open(&args.device.device)?);
     let opened = match (&args.model.run, &args.model.bundle) {
-        (Some(run), _) => Opened::run(run, data)?,
-        (None, Some(bundle)) => Opened::bundle(bundle, data)?,
+        (Some(run), _) => Opened::run(run, data, &device)?,
+        (None, Some(bundle)) => Opened::bundle(bundle, data, &device)?,
         (None, None) => anyhow::bail!("give --run or --bundle"),
     };
     let questions = Questions {
@@ -200,7 +213,7 @@ fn phrases(file: &Path, opened: &Opened) -> anyhow::Result<Vec<Phrase>> {
 }
 
 fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
-    let training = Training::of_checkpoint(&args.run, args.data.as_deref())?;
+    let training = Training::of_checkpoint(&args.run, args.data.as_deref(), &device::open("cpu")?)?;
     let questions =
         Questions { withheld: training.withheld.clone(), in_full: true, ..Questions::default() };
     let tables = eval::evaluate(&Subject::of_training(&training), &questions)?;

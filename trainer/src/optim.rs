@@ -1,9 +1,10 @@
 //! AdamW with parameter groups by name, and a state that can be saved by name.
 //!
 //! Candle's own optimizer hides its moments, so that a run could not be resumed, and takes one
-//! learning rate for everything. This one updates each variable where it lies, on all threads, with
-//! the same result for any number of them.
+//! learning rate for everything. This one updates each variable where it lies: on the CPU in place and
+//! on all threads, with the same result for any number of them, elsewhere by candle's operations.
 
+mod moments;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use moments::Moments;
 
 /// Which variables train together, and how fast. A variable in no group is frozen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,20 +64,14 @@ impl Default for AdamSettings {
     }
 }
 
-/// First and second moment of one variable, and how often it was updated.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Moments {
-    first: Vec<f32>,
-    second: Vec<f32>,
-    updates: u64,
-}
-
 #[derive(Debug)]
 struct Slot {
     var: Var,
     group: ParameterGroup,
     weight_decay: f64,
     moments: Moments,
+    /// How often it was updated.
+    updates: u64,
 }
 
 /// AdamW (Loshchilov and Hutter, 2019, algorithm 2) over the variables of a stage.
@@ -100,12 +96,12 @@ impl AdamW {
         for (name, var) in vars {
             let Some(group) = group_of(name, groups) else { continue };
             let decays = var.rank() >= 2;
-            let count = var.elem_count();
             let slot = Slot {
                 var: var.clone(),
                 group: group.clone(),
                 weight_decay: if decays { group.weight_decay } else { 0.0 },
-                moments: Moments { first: vec![0.0; count], second: vec![0.0; count], updates: 0 },
+                moments: Moments::zeros(var)?,
+                updates: 0,
             };
             slots.insert(name.clone(), slot);
         }
@@ -160,7 +156,7 @@ impl AdamW {
             let gradient = grads
                 .get(&slot.var)
                 .ok_or_else(|| fail("missing: the loss does not depend on it"))?;
-            let square = update::square_sum(gradient)?;
+            let square = update::square_sum(&[gradient])?;
             if !square.is_finite() {
                 return Err(fail("not finite"));
             }
@@ -186,13 +182,10 @@ impl AdamW {
         share: f64,
         clip_norm: Option<f64>,
     ) -> Result<f64> {
-        let mut square = 0.0;
-        for slot in self.slots.iter().filter(|(name, _)| trains(name)).map(|(_, slot)| slot) {
-            if let Some(gradient) = grads.get(&slot.var) {
-                square += update::square_sum(gradient)?;
-            }
-        }
-        let norm = square.sqrt();
+        let training = self.slots.iter().filter(|(name, _)| trains(name));
+        let gradients: Vec<&Tensor> =
+            training.filter_map(|(_, slot)| grads.get(&slot.var)).collect();
+        let norm = update::square_sum(&gradients)?.sqrt();
         if !norm.is_finite() {
             return Err(Error::Gradient {
                 variable: "all".into(),
@@ -209,25 +202,24 @@ impl AdamW {
         Ok(norm)
     }
 
-    /// The whole state by name: `first.NAME`, `second.NAME` (f32, shape of the variable) and
-    /// `updates.NAME` (i64 scalar).
+    /// The whole state by name, on the CPU: `first.NAME`, `second.NAME` (f32, shape of the variable)
+    /// and `updates.NAME` (i64 scalar).
     ///
     /// # Errors
     /// If a tensor cannot be made.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::new();
         for (name, slot) in &self.slots {
-            let shape = slot.var.shape();
-            let tensor = |values: &[f32]| Tensor::from_slice(values, shape, &Device::Cpu);
-            state.insert(format!("first.{name}"), tensor(&slot.moments.first)?);
-            state.insert(format!("second.{name}"), tensor(&slot.moments.second)?);
-            let updates = i64::try_from(slot.moments.updates).unwrap_or(i64::MAX);
+            let [first, second] = slot.moments.tensors(&slot.var)?;
+            state.insert(format!("first.{name}"), first);
+            state.insert(format!("second.{name}"), second);
+            let updates = i64::try_from(slot.updates).unwrap_or(i64::MAX);
             state.insert(format!("updates.{name}"), Tensor::new(updates, &Device::Cpu)?);
         }
         Ok(state)
     }
 
-    /// Takes back what [`AdamW::state`] gave.
+    /// Takes back what [`AdamW::state`] gave, whatever device its variables were on.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape than its variable.
@@ -245,11 +237,8 @@ impl AdamW {
                     return Err(Error::checkpoint("optimizer", message));
                 }
             }
-            slot.moments = Moments {
-                first: find("first")?.flatten_all()?.to_vec1()?,
-                second: find("second")?.flatten_all()?.to_vec1()?,
-                updates: find("updates")?.to_scalar::<i64>()?.unsigned_abs(),
-            };
+            slot.moments = Moments::from_tensors(&slot.var, find("first")?, find("second")?)?;
+            slot.updates = find("updates")?.to_scalar::<i64>()?.unsigned_abs();
         }
         Ok(())
     }
@@ -261,8 +250,8 @@ fn update_slot(
     settings: AdamSettings,
     (share, clip): (f64, f64),
 ) -> Result<()> {
-    slot.moments.updates += 1;
-    let updates = i32::try_from(slot.moments.updates).unwrap_or(i32::MAX);
+    slot.updates += 1;
+    let updates = i32::try_from(slot.updates).unwrap_or(i32::MAX);
     let rate = slot.group.learning_rate * share;
     let correction1 = 1.0 - settings.beta1.powi(updates);
     let correction2 = 1.0 - settings.beta2.powi(updates);
@@ -277,8 +266,7 @@ fn update_slot(
         epsilon: settings.epsilon as f32,
         keep: (1.0 - rate * slot.weight_decay) as f32,
     };
-    let moments = (&mut slot.moments.first[..], &mut slot.moments.second[..]);
-    update::apply(slot.var.as_tensor(), gradient, moments, constants)
+    slot.moments.update(&slot.var, gradient, constants)
 }
 
 /// The group that trains the variable `name`: the one with the longest fitting prefix.

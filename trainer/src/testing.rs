@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use crate::checkpoint::Position;
@@ -119,7 +120,7 @@ pub(crate) fn colours_run(folder: &Path, joint: u64, texts: u64) -> RunFile {
 
 /// Trains to the end in the folder `out`, which it returns.
 pub(crate) fn trained(run: &RunFile, out: &Path) -> PathBuf {
-    let options = FitOptions { out: out.to_path_buf(), resume: false };
+    let options = FitOptions { out: out.to_path_buf(), resume: false, device: Device::Cpu };
     fit(run, &options, &mut Silent).unwrap();
     out.to_path_buf()
 }

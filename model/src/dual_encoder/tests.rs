@@ -67,6 +67,33 @@ fn every_weight_has_a_finite_gradient_after_a_contrastive_step() {
     }
 }
 
+/// Heads, norms of vectors and losses are in f32 behind towers in half precision.
+#[test]
+fn towers_in_half_precision_give_nearly_the_same_vectors_and_the_same_types() {
+    let encode = |dtype| {
+        let params = Params::seeded(1, &Device::Cpu).with_compute_dtype(dtype);
+        let model = DualEncoder::new(&small(), &params).unwrap();
+        let images = model.encode_images(&pixels(8)).unwrap();
+        let texts = model.encode_texts(&tokens(8)).unwrap();
+        let loss = loss(&model, &images, &texts);
+        let gradients = loss.backward().unwrap();
+        for (name, var) in params.vars() {
+            let gradient = gradients.get(&var).unwrap_or_else(|| panic!("{name} has no gradient"));
+            let length = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(length.is_finite() && length > 0.0, "{name}: {length}");
+        }
+        [images.shared, images.exclusive, texts.shared, texts.exclusive]
+    };
+    let exact = encode(DType::F32);
+    for (dtype, tolerance) in [(DType::BF16, 1e-2), (DType::F16, 1e-4)] {
+        for (half, exact) in encode(dtype).iter().zip(&exact) {
+            let cosines = (half * exact).unwrap().sum(1).unwrap().to_vec1::<f32>().unwrap();
+            let worst = cosines.into_iter().fold(1.0, f32::min);
+            assert!(worst > 1.0 - tolerance, "{dtype:?}: cosine {worst}");
+        }
+    }
+}
+
 /// A plain step down the gradient changes what the model that was built before computes.
 #[test]
 fn a_built_model_follows_its_variables() {

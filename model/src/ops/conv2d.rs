@@ -7,27 +7,70 @@ use rayon::prelude::*;
 pub(super) use self::patches::Geometry;
 use self::patches::{from_patch_order, gather, scatter, to_patch_order};
 use super::matrix::{Matrix, product};
-use super::real::{Real, elements, for_real, view};
+use super::real::{Real, elements, for_real, native, view};
 
 mod patches;
 
 /// Two-dimensional cross-correlation of `x` (B, H, W, C), channels last, with `w` (O, C, kh, kw):
-/// (B, H', W', O) with H' = (H + 2 padding - kh) / stride + 1, rounded down. No bias.
+/// (B, H', W', O) with H' = (H + 2 padding - kh) / stride + 1, rounded down. No bias. In half
+/// precision `w` is cast to the type of `x`.
 ///
 /// # Errors
 /// If the channels differ, the stride is 0, or the kernel is larger than the padded picture.
 pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
     let geometry = Geometry::new(x.dims4()?, w.dims4()?, stride, padding)?;
-    if !x.device().is_cpu() {
-        return composed(x, w, stride, padding);
+    if !native(x) {
+        return composed(&geometry, x, &w.to_dtype(x.dtype())?);
     }
     x.contiguous()?.apply_op2(&w.contiguous()?, Conv2d(geometry))
 }
 
-/// The same function from candle's operations, for devices without one of ours.
-fn composed(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
-    let x = x.permute((0, 3, 1, 2))?.contiguous()?;
-    x.conv2d(w, padding, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()
+/// The same function from candle's operations: its product over patches that are laid side by side,
+/// tap by tap. Its convolution is of no use here: the gradient fails where a stride leaves different
+/// remainders of height and width, and on the CPU it takes no bf16, in which this is tested.
+fn composed(g: &Geometry, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    let rows = g.batch * g.positions();
+    let patches = if g.pointwise() {
+        x.contiguous()?
+    } else {
+        let x = framed(g, x)?;
+        let [kh, kw] = g.kernel;
+        let taps = (0..kh * kw).map(|tap| g.tap(&x, tap / kw, tap % kw));
+        Tensor::cat(&taps.collect::<Result<Vec<_>>>()?, 3)?
+    };
+    let w = w.permute((0, 2, 3, 1))?.reshape((g.out_channels, g.patch()))?;
+    let y = patches.reshape((rows, g.patch()))?.matmul(&w.t()?.contiguous()?)?;
+    y.reshape((g.batch, g.out_height, g.out_width, g.out_channels))
+}
+
+/// `x` with zeros around it, so far that every tap finds a whole stride at each output position.
+fn framed(g: &Geometry, x: &Tensor) -> Result<Tensor> {
+    let mut x = x.clone();
+    let sides = [(g.height, g.out_height), (g.width, g.out_width)];
+    for (axis, (side, out)) in sides.into_iter().enumerate() {
+        let reach = g.kernel[axis] - 1 + out * g.stride;
+        let behind = g.padding.max(reach.saturating_sub(side + g.padding));
+        x = x.pad_with_zeros(1 + axis, g.padding, behind)?;
+    }
+    Ok(x)
+}
+
+impl Geometry {
+    /// What the kernel's element (`top`, `left`) meets at each output position: (B, H', W', C), from
+    /// a picture that [`framed`] made.
+    fn tap(&self, x: &Tensor, top: usize, left: usize) -> Result<Tensor> {
+        let x = x.narrow(1, top, self.out_height * self.stride)?;
+        let x = x.narrow(2, left, self.out_width * self.stride)?;
+        if self.stride == 1 {
+            return x.contiguous();
+        }
+        // Candle cannot narrow in steps; a stride as an axis of its own can be cut to its first.
+        let x = x.reshape((self.batch, self.out_height, self.stride, x.dim(2)?, self.channels))?;
+        let x = x.narrow(2, 0, 1)?.contiguous()?;
+        let x =
+            x.reshape((self.batch, self.out_height, self.out_width, self.stride, self.channels))?;
+        x.narrow(3, 0, 1)?.squeeze(3)?.contiguous()
+    }
 }
 
 /// y = patches(x) wᵀ, in chunks of rows. `w` is (O, C, kh, kw).

@@ -4,7 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 
 use self::kernel::Norm;
-use super::real::{Real, elements, for_real, view};
+use super::real::{Real, elements, for_real, native, view, widen};
 
 mod kernel;
 
@@ -22,7 +22,8 @@ pub enum Activation {
 
 /// Group normalisation (Wu and He 2018, eq. 1-7) of `x` (B, H, W, C) over positions and over the
 /// channels of each of `groups` groups, times `affine`'s first row plus its second, (2, C); then
-/// plus `residual` if given, of `x`'s shape; then `activation`. Same shape as `x`.
+/// plus `residual` if given, of `x`'s shape; then `activation`. Same shape and type as `x`; in half
+/// precision it is computed in f32, with `affine` as it is.
 ///
 /// # Errors
 /// If the shapes do not fit, or `groups` does not divide C.
@@ -43,7 +44,7 @@ pub fn group_norm(
             residual.map(Tensor::dims)
         );
     }
-    if !x.device().is_cpu() {
+    if !native(x) {
         return composed(x, affine, groups, residual, activation);
     }
     let op = Norm { batch, positions: height * width, channels, groups, activation };
@@ -65,7 +66,7 @@ pub fn layer_norm(x: &Tensor, affine: &Tensor) -> Result<Tensor> {
     group_norm(&x, affine, 1, None, Activation::Identity)?.reshape((rows, width))
 }
 
-/// The same function from candle's operations, for devices without one of ours.
+/// The same function from candle's operations.
 fn composed(
     x: &Tensor,
     affine: &Tensor,
@@ -74,19 +75,19 @@ fn composed(
     activation: Activation,
 ) -> Result<Tensor> {
     let (batch, height, width, channels) = x.dims4()?;
-    let grouped = x.reshape((batch, height * width, groups, channels / groups))?;
+    let grouped = widen(x)?.reshape((batch, height * width, groups, channels / groups))?;
     let mean = grouped.mean_keepdim((1, 3))?;
     let centred = grouped.broadcast_sub(&mean)?;
     let deviation = (centred.sqr()?.mean_keepdim((1, 3))? + NORM_EPSILON)?.sqrt()?;
     let mut y = centred.broadcast_div(&deviation)?.reshape(x.shape())?;
     y = y.broadcast_mul(&affine.get(0)?)?.broadcast_add(&affine.get(1)?)?;
     if let Some(residual) = residual {
-        y = (y + residual)?;
+        y = (y + widen(residual)?)?;
     }
-    match activation {
-        Activation::Identity => Ok(y),
-        Activation::Relu => super::relu(&y),
+    if activation == Activation::Relu {
+        y = super::relu(&y)?;
     }
+    y.to_dtype(x.dtype())
 }
 
 impl Norm {

@@ -4,22 +4,23 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
-use super::real::{Real, elements, for_real, view};
+use super::real::{Real, elements, for_real, native, view, widen};
 
 /// Added to the variance before its root: a flat channel has a finite gradient.
 const VARIANCE_EPSILON: f64 = 1e-5;
 
-/// The mean over positions of `x` (B, H, W, C): (B, C).
+/// The mean over positions of `x` (B, H, W, C): (B, C), in f32 if `x` is in half precision.
 ///
 /// # Errors
 /// If `x` has not four dimensions.
 pub fn mean_pool(x: &Tensor) -> Result<Tensor> {
     let (batch, height, width, channels) = x.dims4()?;
-    x.reshape((batch, height * width, channels))?.mean(1)
+    widen(x)?.reshape((batch, height * width, channels))?.mean(1)
 }
 
 /// Mean, standard deviation (its variance plus 1e-5) and maximum over positions of `x`
-/// (B, H, W, C), side by side: (B, 3 C). The gradient of a maximum goes to its first position.
+/// (B, H, W, C), side by side: (B, 3 C), in f32 if `x` is in half precision. The gradient of a
+/// maximum goes to one position, on the CPU its first.
 ///
 /// # Errors
 /// If `x` has not four dimensions, or no positions.
@@ -28,21 +29,22 @@ pub fn pool_statistics(x: &Tensor) -> Result<Tensor> {
     if height * width == 0 || channels == 0 {
         candle_core::bail!("pool_statistics: {:?} has no positions", x.dims());
     }
-    if !x.device().is_cpu() {
+    if !native(x) {
         return composed(x);
     }
     x.contiguous()?.apply_op1(Statistics { positions: height * width, channels })
 }
 
-/// The same function from candle's operations, for devices without one of ours. Tied maxima each
-/// get the gradient there.
+/// The same function from candle's operations. The maximum is gathered from where it is, since
+/// candle's own gives its gradient to each of several that tie, and flat pictures are all ties.
 fn composed(x: &Tensor) -> Result<Tensor> {
     let (batch, height, width, channels) = x.dims4()?;
-    let x = x.reshape((batch, height * width, channels))?;
+    let x = widen(x)?.reshape((batch, height * width, channels))?.contiguous()?;
     let mean = x.mean_keepdim(1)?;
     let variance = x.broadcast_sub(&mean)?.sqr()?.mean(1)?;
     let deviation = (variance + VARIANCE_EPSILON)?.sqrt()?;
-    Tensor::cat(&[&mean.squeeze(1)?, &deviation, &x.max(1)?], 1)
+    let maximum = x.gather(&x.detach().argmax_keepdim(1)?, 1)?.squeeze(1)?;
+    Tensor::cat(&[&mean.squeeze(1)?, &deviation, &maximum], 1)
 }
 
 struct Statistics {
@@ -154,6 +156,7 @@ mod tests {
             prop_assert!(difference.to_scalar::<f64>().unwrap() < 1e-12);
             let x = [x];
             prop_assert!(largest_error(&x, |t| pool_statistics(&t[0])).unwrap() < 1e-6);
+            prop_assert!(largest_error(&x, |t| composed(&t[0])).unwrap() < 1e-6);
             prop_assert!(largest_error(&x, |t| mean_pool(&t[0])).unwrap() < 1e-8);
         }
     }
@@ -162,10 +165,30 @@ mod tests {
     fn a_flat_picture_gives_the_maximums_gradient_once() {
         let x = Tensor::ones((1, 2, 2, 1), DType::F32, &Device::Cpu).unwrap();
         let x = Var::from_tensor(&x).unwrap();
-        let y = pool_statistics(&x).unwrap();
-        let gradients = y.sum_all().unwrap().backward().unwrap();
-        let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        // A quarter each from the mean, 1 to the first position from the maximum.
-        assert_eq!(gradient, [1.25, 0.25, 0.25, 0.25]);
+        for pool in [pool_statistics, composed] {
+            let y = pool(&x).unwrap();
+            let gradients = y.sum_all().unwrap().backward().unwrap();
+            let gradient = gradients.get(&x).unwrap().flatten_all().unwrap();
+            // A quarter each from the mean, 1 to the first position from the maximum.
+            assert_eq!(gradient.to_vec1::<f32>().unwrap(), [1.25, 0.25, 0.25, 0.25]);
+        }
+    }
+
+    /// 2,304 positions: a sum in bf16 would stand still at 256.
+    #[test]
+    fn half_precision_is_pooled_in_f32() {
+        let x = (values(2, &[2, 48, 48, 3]).unwrap() + 1.0).unwrap();
+        for dtype in [DType::BF16, DType::F16] {
+            let half = x.to_dtype(dtype).unwrap();
+            let exact = half.to_dtype(DType::F64).unwrap();
+            for pool in [pool_statistics, mean_pool] {
+                let pooled = pool(&half).unwrap();
+                assert_eq!(pooled.dtype(), DType::F32);
+                let expected = pool(&exact).unwrap();
+                let difference = (pooled.to_dtype(DType::F64).unwrap() - expected).unwrap();
+                let difference = difference.abs().unwrap().max_all().unwrap();
+                assert!(difference.to_scalar::<f64>().unwrap() < 1e-5);
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, Error, Layout, Result, Storage, Tensor, WithDType};
+use candle_core::{CpuStorage, DType, Error, Layout, Result, Storage, Tensor, WithDType};
 
 /// f32, or f64 for numeric gradients.
 pub(super) trait Real: WithDType {
@@ -20,6 +20,23 @@ impl Real for f32 {
 impl Real for f64 {
     fn root(self) -> Self {
         self.sqrt()
+    }
+}
+
+/// Whether the operations of our own compute `x`; other devices and types get a composition.
+pub(super) fn native(x: &Tensor) -> bool {
+    x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
+/// `x` in f32 if it is in half precision, else as it is. A sum of a few thousand elements in bf16
+/// or f16 stands still once it outgrows them.
+///
+/// # Errors
+/// If the device refuses.
+pub fn widen(x: &Tensor) -> Result<Tensor> {
+    match x.dtype() {
+        DType::BF16 | DType::F16 => x.to_dtype(DType::F32),
+        _ => Ok(x.clone()),
     }
 }
 

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, DeviceLocation, Tensor};
 
-use super::{Init, Params};
+use super::{Init, Params, compute_dtype};
 use crate::error::Kind;
 
 fn drawn(seed: u64, name: &str, init: Init) -> Vec<f32> {
@@ -58,6 +58,18 @@ fn variables_come_in_name_order_and_an_update_is_seen() {
     params.vars()["second"].set(&second.affine(3.0, 0.0).unwrap()).unwrap();
     assert_eq!(second.to_vec1::<f64>().unwrap(), [3.0, 3.0]);
     assert_eq!(before["second"].to_vec1::<f64>().unwrap(), [1.0, 1.0], "a copy keeps its values");
+}
+
+#[test]
+fn towers_compute_in_bf16_on_cuda_only_and_never_where_weights_are_f64() {
+    let cuda = DeviceLocation::Cuda { gpu_id: 1 };
+    assert_eq!(compute_dtype(cuda, DType::F32), DType::BF16);
+    assert_eq!(compute_dtype(cuda, DType::F64), DType::F64);
+    assert_eq!(compute_dtype(DeviceLocation::Cpu, DType::F32), DType::F32);
+    assert_eq!(compute_dtype(DeviceLocation::Metal { gpu_id: 0 }, DType::F32), DType::F32);
+    let params = Params::seeded(1, &Device::Cpu).with_compute_dtype(DType::BF16);
+    let weight = params.get("a", &[2], Init::Ones).unwrap();
+    assert_eq!((params.compute_dtype(), weight.dtype()), (DType::BF16, DType::F32));
 }
 
 #[test]

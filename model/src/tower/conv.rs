@@ -4,7 +4,7 @@
 //! normalisation (Wu and He 2018) in place of batch normalisation, so that the vector of a picture
 //! does not depend on its neighbours in the batch.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::layers::{Conv as Convolution, ConvShape, Norm};
 use super::{Entry, ImageFeatures, ImageTower};
@@ -32,6 +32,7 @@ pub(super) struct Conv {
     early_stages: usize,
     last_width: usize,
     early_width: usize,
+    compute_dtype: DType,
 }
 
 impl Conv {
@@ -64,6 +65,7 @@ impl Conv {
             early_stages: config.early_stages,
             last_width: inputs,
             early_width: STATISTICS * (COLOURS + widths[0] + early),
+            compute_dtype: params.compute_dtype(),
         })
     }
 }
@@ -71,7 +73,7 @@ impl Conv {
 impl ImageTower for Conv {
     fn forward(&self, pixels: &Tensor) -> Result<ImageFeatures> {
         let pixels = pixels.permute((0, 2, 3, 1))?.contiguous()?;
-        let stem = self.stem.forward(&pixels)?;
+        let stem = self.stem.forward(&pixels.to_dtype(self.compute_dtype)?)?;
         let mut early = vec![ops::pool_statistics(&pixels)?, ops::pool_statistics(&stem)?];
         let mut x = self.stem_norm.group(&stem, Activation::Relu)?;
         for (stage, blocks) in self.stages.iter().enumerate() {

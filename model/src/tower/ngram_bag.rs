@@ -5,7 +5,7 @@
 //! vectors with subword information". How much a word counts, a small network reads from that sum:
 //! in "time for a coffee" one word names the thing, and in a plain sum it would drown.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::layers::{Linear, Norm};
 use super::{Entry, TextTower};
@@ -29,6 +29,7 @@ pub(super) struct NgramBag {
     norm: Norm,
     hidden: Linear,
     width: usize,
+    compute_dtype: DType,
 }
 
 impl NgramBag {
@@ -42,6 +43,7 @@ impl NgramBag {
             norm: Norm::new(params, &format!("{prefix}.norm"), width, 1)?,
             hidden: Linear::new(params, &format!("{prefix}.hidden"), [width, hidden])?,
             width: width + hidden,
+            compute_dtype: params.compute_dtype(),
         })
     }
 }
@@ -52,9 +54,10 @@ impl TextTower for NgramBag {
         let weighted = words.broadcast_mul(&self.gate.forward(&words)?)?;
         let each: Vec<u32> = (0..tokens.words() as u32).collect();
         let sums = ops::embedding_bag(&weighted, &each, &tokens.text_offsets)?;
+        // The sums are small beside the table, and normalised: they keep their precision.
         let direct = self.norm.layer(&sums)?;
-        let hidden = ops::relu(&self.hidden.forward(&direct)?)?;
-        Ok(Tensor::cat(&[&direct, &hidden], 1)?)
+        let hidden = ops::relu(&self.hidden.forward(&direct.to_dtype(self.compute_dtype)?)?)?;
+        Ok(Tensor::cat(&[&direct, &ops::widen(&hidden)?], 1)?)
     }
 
     fn width(&self) -> usize {

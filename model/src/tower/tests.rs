@@ -113,6 +113,30 @@ fn saved_and_loaded_weights_give_the_same_bits() {
     }
 }
 
+/// What CUDA does, on the CPU: features and gradients keep the type of the weights, and the features
+/// nearly their direction. Bf16 has 8 significant bits, f16 11.
+#[test]
+fn half_precision_stays_inside_the_tower() {
+    for (name, subject) in subjects() {
+        let exact = subject.build(&Params::seeded(4, &Device::Cpu))(&PICKS);
+        for (dtype, tolerance) in [(DType::BF16, 0.02), (DType::F16, 0.003)] {
+            let params = Params::seeded(4, &Device::Cpu).with_compute_dtype(dtype);
+            let features = subject.build(&params)(&PICKS);
+            assert_eq!(features.dtype(), DType::F32, "{name}");
+            let length = |tensor: &Tensor| flat(tensor).iter().map(|v| v * v).sum::<f32>().sqrt();
+            let error = length(&(&features - &exact).unwrap()) / length(&exact);
+            assert!(error > 0.0 && error < tolerance, "{name} in {dtype:?}: {error}");
+            let gradients = features.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            for (weight, var) in params.vars() {
+                let gradient = gradients.get(&var).unwrap();
+                assert_eq!(gradient.dtype(), DType::F32, "{name}: {weight}");
+                let length = length(gradient);
+                assert!(length.is_finite() && length > 0.0, "{name}: {weight} has {length}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_gradient_reaches_every_weight() {
     for (name, subject) in subjects() {

@@ -53,12 +53,12 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The newest checkpoint of the run in a folder.
+    /// The newest checkpoint of the run in a folder, on `device`.
     ///
     /// # Errors
     /// As [`Training::of_checkpoint`].
-    pub fn run(folder: &Path, data: Option<&Path>) -> Result<Self> {
-        let training = Training::of_checkpoint(folder, data)?;
+    pub fn run(folder: &Path, data: Option<&Path>, device: &Device) -> Result<Self> {
+        let training = Training::of_checkpoint(folder, data, device)?;
         Ok(Self {
             image_size: training.run.model.image_tower.size(),
             encoder: training.encoder,
@@ -69,11 +69,11 @@ impl Opened {
         })
     }
 
-    /// A bundle of ours, with its stored weights; what was withheld from it says its run file.
+    /// A bundle of ours on `device`, with its stored weights; what was withheld from it says its run file.
     ///
     /// # Errors
     /// If the bundle or the data cannot be read.
-    pub fn bundle(folder: &Path, data: Option<&Path>) -> Result<Self> {
+    pub fn bundle(folder: &Path, data: Option<&Path>, device: &Device) -> Result<Self> {
         let bundle = Bundle::open(folder)?;
         let manifest = bundle.manifest();
         let run = RunFile::parse(&manifest.training.run_file, &folder.join("bundle.json"))?;
@@ -82,7 +82,7 @@ impl Opened {
         let preprocessing = Arc::new(Preprocessing::new(&config)?);
         let data = data.map_or(run.data.folder, Path::to_path_buf);
         let corpus = Corpus::open(&data, &preprocessing, PictureMemory::default())?;
-        let params = Params::from_tensors(bundle.weights()?, &Device::Cpu);
+        let params = Params::from_tensors(bundle.weights()?, device);
         let encoder = DualEncoder::new(&manifest.model, &params)?;
         params.finish()?;
         Ok(Self {

@@ -72,7 +72,7 @@ impl Watch for Until {
 }
 
 fn options(out: &Path, resume: bool) -> FitOptions {
-    FitOptions { out: out.to_path_buf(), resume }
+    FitOptions { out: out.to_path_buf(), resume, device: Device::Cpu }
 }
 
 /// Every weight, to the bit.
@@ -92,7 +92,7 @@ fn a_run_learns_what_belongs_together() {
     let run = run(folder.path(), 60, 10, 1e-2);
     let out = folder.path().join("out");
     let trained = fit(&run, &options(&out, false), &mut Until::end()).unwrap();
-    let untrained = Training::open(&run).unwrap();
+    let untrained = Training::open(&run, &Device::Cpu).unwrap();
     let at_1 = |training: &Training| {
         let tables =
             eval::evaluate(&Subject::of_training(training), &Questions::default()).unwrap();
@@ -276,7 +276,7 @@ fn every_training_picture_is_drawn_once_an_epoch_also_across_a_resume() {
     let mut run = run(folder.path(), 6, 1, 1e-3);
     run.stages[0].batch.concepts = 4;
     run.stages[0].batch.order = crate::loader::Order::Pictures;
-    let training = Training::open(&run).unwrap();
+    let training = Training::open(&run, &Device::Cpu).unwrap();
     // Six colours in two pictures each are three batches of four; the loader is made anew at step 2.
     let mut drawn = Vec::new();
     for steps in [0..2, 2..6] {

@@ -37,32 +37,32 @@ pub struct Training {
 }
 
 impl Training {
-    /// Reads the data and makes the model with its initial weights.
+    /// Reads the data and makes the model with its initial weights on `device`.
     ///
     /// # Errors
     /// If the data cannot be used, or the model not be built.
-    pub fn open(run: &RunFile) -> Result<Self> {
+    pub fn open(run: &RunFile, device: &Device) -> Result<Self> {
         let preprocessing = Arc::new(Preprocessing::new(&run.preprocessing)?);
         let corpus = Arc::new(Corpus::open(&run.data.folder, &preprocessing, run.data.memory)?);
         let withheld = run.data.hold_out.map(|rule| rule.draw(&corpus)).unwrap_or_default();
-        let params = Params::seeded(run.seed, &Device::Cpu);
+        let params = Params::seeded(run.seed, device);
         let encoder = DualEncoder::new(&run.model, &params)?;
         Ok(Self { run: run.clone(), corpus, withheld, preprocessing, params, encoder })
     }
 
-    /// The run in a folder, with the weights of its newest checkpoint. `data` replaces the dataset's
+    /// The run in a folder on `device`, with the weights of its newest checkpoint. `data` replaces the dataset's
     /// folder that the run file names.
     ///
     /// # Errors
     /// If there is no checkpoint there, or its data cannot be read.
-    pub fn of_checkpoint(out: &Path, data: Option<&Path>) -> Result<Self> {
+    pub fn of_checkpoint(out: &Path, data: Option<&Path>, device: &Device) -> Result<Self> {
         let mut run = RunFile::read(&out.join(RUN_COPY))?;
         if let Some(data) = data {
             run.data.folder = data.to_path_buf();
         }
         let newest = Checkpoints::new(out, run.cadence.keep).newest()?;
         let newest = newest.ok_or_else(|| Error::checkpoint(out, "there is none"))?;
-        let training = Self::open(&run)?;
+        let training = Self::open(&run, device)?;
         newest.restore(&training.params.vars())?;
         Ok(training)
     }
@@ -89,7 +89,7 @@ impl Training {
             }
         }
         for (name, var) in vars.iter().filter(|(name, _)| fits(name)) {
-            var.set(&given[name])?;
+            var.set(&given[name].to_device(var.device())?)?;
         }
         Ok(())
     }

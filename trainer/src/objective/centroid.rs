@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use diptych_model::DualEncoder;
 use serde::Deserialize;
 
@@ -91,7 +91,7 @@ impl Objective for Centroid {
             self.rows.insert(index, self.rows.len() as u32);
         }
         let shape = (self.rows.len(), heads.shared);
-        self.centroids = Some(Tensor::from_vec(centroids, shape, &Device::Cpu)?);
+        self.centroids = Some(Tensor::from_vec(centroids, shape, encoder.device())?);
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl Objective for Centroid {
         let texts = encoder.encode_texts(&batch.tokens)?.shared;
         let classes: Vec<u32> =
             batch.text_concepts.iter().map(|concept| self.row(*concept)).collect::<Result<_>>()?;
-        let rows = Tensor::from_slice(&classes, classes.len(), &Device::Cpu)?;
+        let rows = Tensor::from_slice(&classes, classes.len(), texts.device())?;
         let mut to_concept = Vec::new();
         let mut to_text = Vec::new();
         for dims in &self.prefixes {
@@ -111,7 +111,7 @@ impl Objective for Centroid {
             let logits = texts.matmul(&all)?.broadcast_mul(&scale)?;
             to_concept.push(losses::cross_entropy(&logits, &classes)?);
             let own = logits.index_select(&rows, 1)?.t()?.contiguous()?;
-            let matches = losses::Matches::new(&classes, &classes, own.dtype())?;
+            let matches = losses::Matches::new(&classes, &classes, &own)?;
             to_text.push(losses::info_nce(&own, &matches)?);
         }
         let to_concept = Tensor::stack(&to_concept, 0)?.mean_all()?;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 use diptych_model::ops;
 use diptych_model::{Init, Params};
 use serde::Deserialize;
@@ -97,8 +97,8 @@ impl ExclusiveLabel {
 
     /// Finds the classes in what is there to train on, and makes the classifiers.
     pub(super) fn begin(&mut self, context: Context<'_>) -> Result<()> {
-        let Context { corpus, heads, seed, .. } = context;
-        let params = Params::seeded(seed, &Device::Cpu);
+        let Context { encoder, corpus, heads, seed, .. } = context;
+        let params = Params::seeded(seed, encoder.logit_scale().device());
         if let Some(column) = &self.settings.image {
             let (classes, of_pictures) = picture_classes(corpus, column)?;
             let name = "objective.exclusive_label.image";

@@ -1,6 +1,6 @@
 //! The losses that objectives are made of: functions of tensors, with no variables of their own.
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Tensor};
 
 use crate::error::Result;
 
@@ -21,11 +21,12 @@ pub struct Matches {
 }
 
 impl Matches {
-    /// Rows and columns match when their groups are equal.
+    /// Rows and columns match when their groups are equal; for `logits`, whose type and device these
+    /// get.
     ///
     /// # Errors
     /// If a tensor cannot be made.
-    pub fn new(rows: &[u32], columns: &[u32], dtype: DType) -> Result<Self> {
+    pub fn new(rows: &[u32], columns: &[u32], logits: &Tensor) -> Result<Self> {
         let counts: Vec<usize> =
             rows.iter().map(|row| columns.iter().filter(|column| *column == row).count()).collect();
         let matched = counts.iter().filter(|count| **count > 0).count().max(1) as f64;
@@ -40,7 +41,7 @@ impl Matches {
         }
         let matrix = |values: Vec<f64>| -> Result<Tensor> {
             let shape = (rows.len(), columns.len());
-            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
+            Ok(Tensor::from_vec(values, shape, logits.device())?.to_dtype(logits.dtype())?)
         };
         Ok(Self { removal: matrix(removal)?, weights: matrix(weights)? })
     }
@@ -67,9 +68,9 @@ pub fn info_nce(logits: &Tensor, matches: &Matches) -> Result<Tensor> {
 /// # Errors
 /// If a tensor operation fails.
 pub fn symmetric_info_nce(logits: &Tensor, rows: &[u32], columns: &[u32]) -> Result<Tensor> {
-    let forward = info_nce(logits, &Matches::new(rows, columns, logits.dtype())?)?;
+    let forward = info_nce(logits, &Matches::new(rows, columns, logits)?)?;
     let transposed = logits.t()?.contiguous()?;
-    let backward = info_nce(&transposed, &Matches::new(columns, rows, logits.dtype())?)?;
+    let backward = info_nce(&transposed, &Matches::new(columns, rows, logits)?)?;
     Ok(((forward + backward)? * 0.5)?)
 }
 

@@ -82,7 +82,9 @@ fn the_norm_before_clipping_is_returned() {
     // 1 + 4 + 9 + 16 + 1 + 1 = 32
     let norm = adam.step(&gradients(&vars), |_| true, 1.0, Some(1.0)).unwrap();
     assert!((norm - 32.0_f64.sqrt()).abs() < 1e-9);
-    assert!((adam.slots["head.weight"].moments.first[0] - 0.1 / 32.0_f32.sqrt()).abs() < 1e-7);
+    let first = adam.state().unwrap()["first.head.weight"].flatten_all().unwrap();
+    let first = first.to_vec1::<f32>().unwrap()[0];
+    assert!((first - 0.1 / 32.0_f32.sqrt()).abs() < 1e-7);
 }
 
 #[test]
@@ -100,6 +102,35 @@ fn state_taken_back_continues_the_same() {
         adam.step(&gradients(vars), |_| true, 0.5, None).unwrap();
     }
     assert_eq!(values(&one, "head.weight"), values(&two, "head.weight"));
+}
+
+/// Moments that were saved on one device go on on another: the same state, in either form.
+#[test]
+fn state_taken_back_on_another_device_continues_the_same() {
+    let (one, two) = (vars(), vars());
+    let groups = [group("head.", 0.1, 0.1)];
+    let mut in_place = AdamW::new(&one, &groups, AdamSettings::default()).unwrap();
+    in_place.step(&gradients(&one), |_| true, 1.0, None).unwrap();
+    for (name, var) in &two {
+        var.set(&one[name]).unwrap();
+    }
+    let mut composed = AdamW::new(&two, &groups, AdamSettings::default()).unwrap();
+    composed.restore(&in_place.state().unwrap()).unwrap();
+    for slot in composed.slots.values_mut() {
+        let [first, second] = slot.moments.tensors(&slot.var).unwrap();
+        slot.moments = Moments::OnDevice { first, second };
+    }
+    for (adam, vars) in [(&mut in_place, &one), (&mut composed, &two)] {
+        adam.step(&gradients(vars), |_| true, 0.5, Some(1.0)).unwrap();
+    }
+    let [expected, state] = [&in_place, &composed].map(|adam| adam.state().unwrap());
+    assert_eq!(expected.keys().collect::<Vec<_>>(), state.keys().collect::<Vec<_>>());
+    assert_eq!(values(&one, "head.weight"), values(&two, "head.weight"));
+    for kind in ["first", "second"] {
+        let name = format!("{kind}.head.weight");
+        let [expected, state] = [&expected, &state].map(|s| s[&name].to_vec2::<f32>().unwrap());
+        assert_eq!(expected, state, "{name}");
+    }
 }
 
 #[test]

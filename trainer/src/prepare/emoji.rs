@@ -39,6 +39,9 @@ pub struct EmojiArgs {
     /// Languages, as the annotation packages name them. A concept needs a name in each.
     #[arg(long, value_delimiter = ',', default_value = "en,de,fr,es,ru,ja,zh,ko,ar,hi")]
     pub languages: Vec<String>,
+    /// English keywords of the package emojilib beside the others: what people type for an emoji.
+    #[arg(long)]
+    pub more_keywords: bool,
     /// Side of the pictures in pixels.
     #[arg(long, value_name = "PX", default_value_t = 72, value_parser = clap::value_parser!(u32).range(8..=512))]
     pub size: u32,
@@ -53,7 +56,10 @@ const LABELS: [&str; 2] = ["style", "category"];
 /// When a style is not known, a package is absent or not readable as a whole, nothing is left to
 /// write, or the disk refuses the result. Single bad drawings and names are skipped and named.
 pub fn run(args: &EmojiArgs) -> Result<Report> {
-    let annotations = Annotations::open(&args.source, &args.languages)?;
+    let mut annotations = Annotations::open(&args.source, &args.languages)?;
+    if args.more_keywords {
+        annotations.add_keywords(&args.source)?;
+    }
     let sets: Vec<IconSet> = args
         .styles
         .iter()

@@ -35,7 +35,8 @@ pub(crate) fn write_pairs(folder: &Path) {
     for (name, german, colour) in COLOURS {
         std::fs::write(folder.join(format!("{name}.png")), picture(colour)).unwrap();
         for (text, lang) in [(name, "en"), (german, "de")] {
-            let row = serde_json::json!({"image": format!("{name}.png"), "text": text, "lang": lang});
+            let row =
+                serde_json::json!({"image": format!("{name}.png"), "text": text, "lang": lang});
             captions.push_str(&format!("{row}\n"));
         }
     }

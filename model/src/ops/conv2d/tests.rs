@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use proptest::prelude::*;
 
-use super::conv2d;
+use super::{Geometry, conv2d};
 use crate::ops::gradcheck::{largest_error, values};
 
 /// The definition, position by position: the independent source.
@@ -71,21 +71,32 @@ proptest! {
     #[test]
     fn equals_the_definition(case in cases()) {
         let (x, w) = case.tensors();
-        let y = conv2d(&x, &w, case.stride, case.padding).unwrap();
         let expected = naive(&x, &w, case.stride, case.padding);
-        let y = y.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-        prop_assert_eq!(y.len(), expected.len());
-        for (y, expected) in y.iter().zip(&expected) {
-            prop_assert!((y - expected).abs() < 1e-12);
+        for conv2d in [conv2d, composed] {
+            let y = conv2d(&x, &w, case.stride, case.padding).unwrap();
+            let y = y.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            prop_assert_eq!(y.len(), expected.len());
+            for (y, expected) in y.iter().zip(&expected) {
+                prop_assert!((y - expected).abs() < 1e-12);
+            }
         }
     }
 
     #[test]
     fn gradients_equal_differences(case in cases()) {
         let (x, w) = case.tensors();
-        let error = largest_error(&[x, w], |t| conv2d(&t[0], &t[1], case.stride, case.padding));
-        prop_assert!(error.unwrap() < 1e-7);
+        let inputs = [x, w];
+        for conv2d in [conv2d, composed] {
+            let conv = |t: &[Tensor]| conv2d(&t[0], &t[1], case.stride, case.padding);
+            prop_assert!(largest_error(&inputs, conv).unwrap() < 1e-7);
+        }
     }
+}
+
+/// As `conv2d` computes it on devices that have no operation of ours.
+fn composed(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> candle_core::Result<Tensor> {
+    let geometry = Geometry::new(x.dims4()?, w.dims4()?, stride, padding)?;
+    super::composed(&geometry, x, w)
 }
 
 /// Output and both gradients in f32, for a batch that spans several chunks and lanes.
@@ -112,16 +123,6 @@ fn gives_the_same_bits_for_any_number_of_threads() {
 }
 
 #[test]
-fn equals_the_composition_for_other_devices() {
-    let x = values(5, &[3, 8, 8, 4]).unwrap();
-    let w = values(6, &[5, 4, 3, 3]).unwrap();
-    let ours = conv2d(&x, &w, 2, 1).unwrap();
-    let composed = super::composed(&x, &w, 2, 1).unwrap();
-    let difference = (ours - composed).unwrap().abs().unwrap().max_all().unwrap();
-    assert!(difference.to_scalar::<f64>().unwrap() < 1e-12);
-}
-
-#[test]
 fn reads_strided_inputs() {
     let x = values(7, &[2, 3, 6, 5]).unwrap().permute((0, 2, 3, 1)).unwrap();
     let w = values(8, &[3, 3, 4, 2]).unwrap().transpose(0, 1).unwrap();
@@ -138,4 +139,23 @@ fn refuses_what_does_not_fit() {
     assert!(conv2d(&x, &zeros([2, 4, 3, 3]), 1, 1).is_err(), "channels differ");
     assert!(conv2d(&x, &zeros([2, 3, 5, 5]), 1, 0).is_err(), "kernel beyond the picture");
     assert!(conv2d(&x, &zeros([2, 3, 3, 3]), 0, 1).is_err(), "stride 0");
+}
+
+/// Half precision has 8 (bf16) or 11 (f16) significant bits; patches sum 36 products below 1.
+#[test]
+fn half_precision_is_close_to_f64_and_reaches_both_gradients() {
+    let (x, w) = (values(9, &[2, 7, 6, 4]).unwrap(), values(10, &[5, 4, 3, 3]).unwrap());
+    let expected = conv2d(&x, &w, 2, 1).unwrap();
+    for (dtype, tolerance) in [(DType::BF16, 0.1), (DType::F16, 0.01)] {
+        let x = Var::from_tensor(&x.to_dtype(dtype).unwrap()).unwrap();
+        let w = Var::from_tensor(&w.to_dtype(DType::F32).unwrap()).unwrap();
+        let y = conv2d(&x, &w, 2, 1).unwrap();
+        assert_eq!(y.dtype(), dtype);
+        let difference = (y.to_dtype(DType::F64).unwrap() - &expected).unwrap().abs().unwrap();
+        let difference = difference.max_all().unwrap().to_scalar::<f64>().unwrap();
+        assert!(difference < tolerance, "{dtype:?}: {difference}");
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        assert_eq!(gradients.get(&x).unwrap().dtype(), dtype);
+        assert_eq!(gradients.get(&w).unwrap().dtype(), DType::F32, "weights keep theirs");
+    }
 }

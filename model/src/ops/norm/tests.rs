@@ -39,18 +39,42 @@ proptest! {
         let t = inputs(&shape);
         // A group of one element has a constant output, whose slope at the root is steep.
         prop_assume!(shape[1] * shape[2] * shape[3] / groups > 2);
-        let plain = |t: &[Tensor]| group_norm(&t[0], &t[1], groups, None, Activation::Identity);
-        prop_assert!(largest_error(&t[..2], plain).unwrap() < 1e-5);
-        let sum = |t: &[Tensor]| group_norm(&t[0], &t[1], groups, Some(&t[2]), Activation::Identity);
-        prop_assert!(largest_error(&t, sum).unwrap() < 1e-5);
+        for norm in [group_norm, composed] {
+            let plain = |t: &[Tensor]| norm(&t[0], &t[1], groups, None, Activation::Identity);
+            prop_assert!(largest_error(&t[..2], plain).unwrap() < 1e-5);
+            let sum = |t: &[Tensor]| norm(&t[0], &t[1], groups, Some(&t[2]), Activation::Identity);
+            prop_assert!(largest_error(&t, sum).unwrap() < 1e-5);
+        }
     }
 }
 
 #[test]
 fn a_rectified_sum_has_the_gradients_of_its_positive_part() {
     let t = inputs(&[2, 3, 3, 4]);
-    let rectified = |t: &[Tensor]| group_norm(&t[0], &t[1], 2, Some(&t[2]), Activation::Relu);
-    assert!(largest_error(&t, rectified).unwrap() < 1e-6);
+    for norm in [group_norm, composed] {
+        let rectified = |t: &[Tensor]| norm(&t[0], &t[1], 2, Some(&t[2]), Activation::Relu);
+        assert!(largest_error(&t, rectified).unwrap() < 1e-6);
+    }
+}
+
+/// 4,608 elements a group: in bf16 their sum would end at 256 times the mean.
+#[test]
+fn half_precision_is_normalised_in_f32() {
+    let t = inputs(&[2, 24, 24, 16]);
+    let t: Vec<Tensor> = t.iter().map(|t| (t + 1.0).unwrap()).collect();
+    for (dtype, tolerance) in [(DType::BF16, 0.1), (DType::F16, 0.01)] {
+        let [x, residual] = [0, 2].map(|at| t[at].to_dtype(dtype).unwrap());
+        let affine = Var::from_tensor(&t[1].to_dtype(DType::F32).unwrap()).unwrap();
+        let y = group_norm(&x, &affine, 2, Some(&residual), Activation::Relu).unwrap();
+        assert_eq!(y.dtype(), dtype);
+        // What rounding the input does is no fault of the normalisation.
+        let [x, residual] = [&x, &residual].map(|half| half.to_dtype(DType::F64).unwrap());
+        let exact = group_norm(&x, &t[1], 2, Some(&residual), Activation::Relu).unwrap();
+        let difference = largest_difference(&y.to_dtype(DType::F64).unwrap(), &exact);
+        assert!(difference < tolerance, "{dtype:?}: {difference}");
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        assert_eq!(gradients.get(&affine).unwrap().dtype(), DType::F32);
+    }
 }
 
 #[test]

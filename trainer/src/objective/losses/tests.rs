@@ -1,4 +1,4 @@
-use candle_core::Var;
+use candle_core::{Device, Var};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -67,7 +67,7 @@ proptest! {
 fn with_one_positive_a_row_it_is_cross_entropy() {
     let logits = tensor(&random(7, 3, 3), 3, 3);
     let groups = [0, 1, 2];
-    let matches = Matches::new(&groups, &groups, DType::F64).unwrap();
+    let matches = Matches::new(&groups, &groups, &logits).unwrap();
     let nce = info_nce(&logits, &matches).unwrap().to_scalar::<f64>().unwrap();
     let plain = cross_entropy(&logits, &groups).unwrap().to_scalar::<f64>().unwrap();
     assert!((nce - plain).abs() < 1e-12);
@@ -78,7 +78,7 @@ fn names_of_one_concept_are_no_negatives_of_each_other() {
     // Row 0 has columns 0 and 1 as positives, column 2 as its only negative:
     // (log(1 + e^(0-2)) + log(1 + e^(0-1))) / 2 = (0.126928 + 0.313262) / 2.
     let logits = tensor(&[2.0, 1.0, 0.0], 1, 3);
-    let matches = Matches::new(&[5], &[5, 5, 9], DType::F64).unwrap();
+    let matches = Matches::new(&[5], &[5, 5, 9], &logits).unwrap();
     let loss = info_nce(&logits, &matches).unwrap().to_scalar::<f64>().unwrap();
     assert!((loss - 0.220_095).abs() < 1e-6, "{loss}");
 }
@@ -88,7 +88,7 @@ fn a_row_without_a_positive_counts_for_nothing() {
     let both = tensor(&[2.0, 0.0, 1.0, 3.0], 2, 2);
     let one = tensor(&[2.0, 0.0], 1, 2);
     let loss = |logits: &Tensor, rows: &[u32]| {
-        let matches = Matches::new(rows, &[1, 2], DType::F64).unwrap();
+        let matches = Matches::new(rows, &[1, 2], logits).unwrap();
         info_nce(logits, &matches).unwrap().to_scalar::<f64>().unwrap()
     };
     assert!((loss(&both, &[1, 7]) - loss(&one, &[1])).abs() < 1e-12);

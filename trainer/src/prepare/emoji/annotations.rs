@@ -17,6 +17,9 @@ const PACKAGES: [(&str, &str); 2] = [
     ("cldr-annotations-derived-full", "annotationsDerived"),
 ];
 
+/// The package with more English keywords, and its file.
+const MORE_KEYWORDS: (&str, &str) = ("emojilib", "dist/emoji-en-US.json");
+
 /// Names and keywords by language and group.
 #[derive(Debug)]
 pub(super) struct Annotations {
@@ -97,6 +100,38 @@ impl Annotations {
             Ok(entry) => drop(entries.insert(group, entry)),
             Err(reason) => self.skipped.push((format!("annotation {lang}/{group}"), reason)),
         }
+    }
+
+    /// Adds the English keywords of emojilib to the entries that there are.
+    ///
+    /// # Errors
+    /// When English was not asked for, or the package is absent or not what it should be.
+    pub(super) fn add_keywords(&mut self, source: &Path) -> Result<()> {
+        let (folder, file) = MORE_KEYWORDS;
+        let english = self.by_language.iter_mut().find(|(lang, _)| lang == "en");
+        let Some((_, entries)) = english else {
+            let message = "must have `en` among them for --more-keywords";
+            return Err(Error::setting("languages", message));
+        };
+        let package: Package = read_json(&source.join(folder).join("package.json"))?;
+        let gives = "more keywords in en".to_owned();
+        self.sources.push(package.source(gives, None, "Mu-An Chiou".to_owned()));
+        let path = source.join(folder).join(file);
+        let keywords: BTreeMap<String, Vec<String>> = read_json(&path)?;
+        for (emoji, words) in keywords {
+            let entry = group_of(emoji.chars().map(u32::from)).and_then(|g| entries.get_mut(&g));
+            let Some(Entry { name, keywords }) = entry else { continue };
+            for word in words {
+                let word = word.replace('_', " ").trim().to_owned();
+                // Emoticons such as ":D" are no words.
+                let said = word.chars().filter(|c| c.is_alphabetic()).count() >= 2;
+                let same = |known: &String| known.to_lowercase() == word.to_lowercase();
+                if said && !same(name) && !keywords.iter().any(same) {
+                    keywords.push(word);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The languages that have no name for `group`.

@@ -78,6 +78,7 @@ fn args(source: &Path, out: &Path) -> EmojiArgs {
         out: out.to_path_buf(),
         styles: vec!["noto".to_owned(), "twemoji".to_owned()],
         languages: vec!["en".to_owned(), "de".to_owned()],
+        more_keywords: false,
         size: 16,
     }
 }
@@ -187,4 +188,25 @@ fn groups_are_code_points_without_the_variation_selector() {
     for none in ["", "👋🏽", "🏽", "🦰", "🇩", "\u{fe0f}"] {
         assert_eq!(group(none), None, "{none:?}");
     }
+}
+
+#[test]
+fn more_keywords_are_added_once_and_only_where_they_are_words() {
+    let folder = tempfile::tempdir().unwrap();
+    put_packages(folder.path());
+    let package = serde_json::json!({"name": "emojilib", "version": "4.0.3", "license": "MIT"});
+    put(folder.path(), "emojilib/package.json", &package);
+    let words =
+        serde_json::json!({"❤️": ["red_heart", "Love", "valentines", "<3", "x"], "🦄": ["horse"]});
+    put(folder.path(), "emojilib/dist/emoji-en-US.json", &words);
+    let out = folder.path().join("out");
+    let with = EmojiArgs { more_keywords: true, ..args(folder.path(), &out) };
+    let report = run(&with).unwrap();
+    let texts: Vec<TextRow> = Dataset::open(&out).unwrap().texts().map(Result::unwrap).collect();
+    let english = texts.iter().filter(|row| row.lang == "en" && row.group == "2764");
+    let words: Vec<&str> = english.map(|row| row.text.as_str()).collect();
+    assert_eq!(words, ["red heart", "love", "red heart", "valentines"]);
+    assert!(report.manifest.sources.iter().any(|source| source.package == "emojilib 4.0.3"));
+    let german = EmojiArgs { languages: vec!["de".to_owned()], ..with };
+    assert!(run(&german).unwrap_err().to_string().contains("--more-keywords"));
 }
