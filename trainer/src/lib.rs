@@ -7,7 +7,9 @@
 //! - [`eval`] measures a checkpoint or a bundle ([`phrase_check`] keeps its phrases honest);
 //!   [`export`] writes the bundle.
 //! - [`sample`] packs the pictures and names that the server carries.
+//! - [`allocator`] keeps the memory of one step for the next.
 
+pub mod allocator;
 pub mod augment;
 pub mod checkpoint;
 pub mod corpus;

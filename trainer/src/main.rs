@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use diptych_train::allocator;
 use diptych_train::eval::{self, Opened, Phrase, Questions, Subject};
 use diptych_train::export;
 use diptych_train::fit::{FitOptions, Training, fit};
@@ -101,6 +102,7 @@ struct ExportArgs {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
