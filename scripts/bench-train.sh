@@ -12,7 +12,7 @@ data="${1:-target/emoji-data}"
 rounds="${2:-3}"
 steps="${3:-6}"
 python="${TORCH_PYTHON:-/usr/bin/python3}"
-layout="${TORCH_LAYOUT:-last}"
+layout="${TORCH_LAYOUT:-first}"
 target="${CARGO_TARGET_DIR:-target}"
 out=target/bench-train
 
