@@ -72,3 +72,7 @@ emoji-withheld:
 # Slow checks: many kills, accuracy over gRPC, timings. Run before an issue is called resolved.
 long:
     cargo test --release -p diptych-tests -- --ignored --nocapture
+
+# A training step by stage, beside the same network in PyTorch (Debian's python3-torch): eight minutes.
+bench-train:
+    bash scripts/bench-train.sh

@@ -8,7 +8,9 @@
 //! - [`eval`] measures a checkpoint or a bundle ([`phrase_check`] keeps its phrases honest);
 //!   [`export`] writes the bundle, [`import`] one from weights at hand, [`inspect`] tells what is in one.
 //! - [`sample`] packs the pictures and names that the server carries.
+//! - [`allocator`] keeps the memory of one step for the next.
 
+pub mod allocator;
 pub mod augment;
 pub mod checkpoint;
 pub mod corpus;

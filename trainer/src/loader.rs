@@ -130,8 +130,10 @@ pub struct Loader {
     seed: u64,
 }
 
-/// What a slot of the batch (one concept) contributes.
-struct Slot {
+/// What a place of the batch (one concept) contributes: views and wordings, drawn and made, not yet
+/// laid out as tensors.
+#[derive(Debug)]
+pub struct Slot {
     draw: Draw,
     pictures: Vec<Vec<f32>>,
     texts: Vec<Tokens>,
@@ -167,17 +169,25 @@ impl Loader {
     /// # Errors
     /// If a text cannot be tokenized or a tensor cannot be made.
     pub fn batch(&mut self, step: u64) -> Result<Batch> {
+        let slots = self.slots(step)?;
+        self.assemble(&slots)
+    }
+
+    /// What the places of the batch of a step hold: the first half of [`Loader::batch`].
+    ///
+    /// # Errors
+    /// If a picture cannot be read, or a text not be tokenized.
+    pub fn slots(&mut self, step: u64) -> Result<Vec<Slot>> {
         let first = step * self.plan.concepts as u64;
         let drawn: Vec<(u64, Draw)> = (first..first + self.plan.concepts as u64)
             .map(|position| (position, self.sampler.at(position)))
             .collect();
         let this = &*self;
-        let slots: Vec<Slot> = drawn
+        drawn
             .into_par_iter()
             .enumerate()
             .map(|(index, (position, draw))| this.slot(index, position, draw))
-            .collect::<Result<_>>()?;
-        self.assemble(&slots)
+            .collect()
     }
 
     fn slot(&self, index: usize, position: u64, draw: Draw) -> Result<Slot> {
@@ -218,7 +228,11 @@ impl Loader {
         Ok(Slot { draw, pictures, texts, languages, second_texts })
     }
 
-    fn assemble(&self, slots: &[Slot]) -> Result<Batch> {
+    /// The batch that some places make: the second half of [`Loader::batch`].
+    ///
+    /// # Errors
+    /// If a tensor cannot be made.
+    pub fn assemble(&self, slots: &[Slot]) -> Result<Batch> {
         let concepts: Vec<u32> = slots.iter().map(|slot| slot.draw.concept).collect();
         let views = |nth: usize| slots.iter().filter_map(move |slot| slot.pictures.get(nth));
         let pictures: Vec<&Vec<f32>> = views(0).chain(views(1)).collect();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use diptych_train::allocator;
 use diptych_train::device;
 use diptych_train::eval::{self, Opened, Phrase, Questions, Subject};
 use diptych_train::export;
@@ -132,6 +133,7 @@ struct InspectArgs {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

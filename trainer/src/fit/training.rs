@@ -95,7 +95,10 @@ impl Training {
     }
 
     /// The loader of a stage. Stages draw from generators of their own.
-    pub(super) fn loader(&self, stage: usize) -> Result<Loader> {
+    ///
+    /// # Errors
+    /// If there is too little to train on.
+    pub fn loader(&self, stage: usize) -> Result<Loader> {
         let seed = rand::Rng::random(&mut generator(self.run.seed, &[stage as u64]));
         Loader::new(
             (Arc::clone(&self.corpus), &self.withheld),
@@ -107,7 +110,8 @@ impl Training {
     }
 
     /// What an objective may read.
-    pub(super) fn context(&self) -> Context<'_> {
+    #[must_use]
+    pub fn context(&self) -> Context<'_> {
         Context {
             encoder: &self.encoder,
             heads: &self.run.model.heads,
