@@ -98,25 +98,33 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """`ngram_bag`: the normalised sum of a table's rows, beside a hidden layer."""
+    """`ngram_bag`: a table's rows summed by word, words summed by weight, beside a hidden layer."""
 
     def __init__(self, config):
         super().__init__()
         assert config["kind"] == "ngram_bag", config
         self.table = nn.EmbeddingBag(config["buckets"], config["width"], mode="sum")
         nn.init.normal_(self.table.weight, std=0.1)
+        self.gate = nn.Sequential(
+            nn.Linear(config["width"], config["gate"]), nn.ReLU(), nn.Linear(config["gate"], 1)
+        )
         self.norm = nn.LayerNorm(config["width"])
         self.hidden = nn.Linear(config["width"], config["hidden"])
         self.width = config["width"] + config["hidden"]
 
     @staticmethod
-    def tokens(config, texts, ids, generator):
-        """The input of a batch of `texts` with `ids` token ids in all."""
+    def tokens(config, texts, words, ids, generator):
+        """The input of a batch of `texts` with `words` and `ids` token ids in all."""
         values = torch.randint(config["buckets"], (ids,), generator=generator)
-        return values, torch.arange(texts) * ids // texts
+        return values, torch.arange(words) * ids // words, torch.arange(texts) * words // texts
 
     def forward(self, tokens):
-        direct = self.norm(self.table(*tokens))
+        ids, of_words, of_texts = tokens
+        words = self.table(ids, of_words)
+        weighted = words * torch.sigmoid(self.gate(words))
+        each = torch.arange(words.shape[0])
+        sums = F.embedding_bag(each, weighted, of_texts, mode="sum")
+        direct = self.norm(sums)
         return torch.cat([direct, F.relu(self.hidden(direct))], 1)
 
 
@@ -237,7 +245,9 @@ class Bench:
         views = batch["pictures"] + batch["second_pictures"]
         texts = batch["texts"] + batch["second_texts"]
         self.pixels = torch.randn(views, 3, size, size, generator=generator)
-        self.tokens = TextTower.tokens(config["text_tower"], texts, batch["token_ids"], generator)
+        self.tokens = TextTower.tokens(
+            config["text_tower"], texts, batch["words"], batch["token_ids"], generator
+        )
         concepts = torch.arange(batch["pictures"])
         self.concepts = concepts, concepts.repeat_interleave(batch["texts"] // batch["pictures"])
         if channels_last:

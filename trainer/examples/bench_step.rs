@@ -154,8 +154,11 @@ fn whole(run: &RunFile, arguments: &Arguments) -> anyhow::Result<(Training, Prob
     Ok((training, probe, resident("VmHWM").unwrap_or_default()))
 }
 
-/// Each stage alone, and how many token ids a batch has.
-fn stages(training: &Training, arguments: &Arguments) -> anyhow::Result<(Milliseconds, usize)> {
+/// Each stage alone, and how many words and token ids a batch has.
+fn stages(
+    training: &Training,
+    arguments: &Arguments,
+) -> anyhow::Result<(Milliseconds, [usize; 2])> {
     let stage = &training.run.stages[0];
     let mut objective = objective::build(&stage.objective)?;
     objective.begin(training.context())?;
@@ -165,10 +168,11 @@ fn stages(training: &Training, arguments: &Arguments) -> anyhow::Result<(Millise
     let mut loader = training.loader(0)?;
     let [mut augment, mut assemble, mut forward, mut losses] = [const { Times(Vec::new()) }; 4];
     let [mut backward, mut update, mut step] = [const { Times(Vec::new()) }; 3];
-    let mut ids = 0;
+    let [mut words, mut ids] = [0; 2];
     for index in 0..(arguments.warmup + arguments.steps) as u64 {
         let slots = augment.time(|| loader.slots(index))?;
         let batch = assemble.time(|| loader.assemble(&slots))?;
+        words += batch.tokens.words();
         ids += batch.tokens.ids.len();
         let encoded = forward.time(|| -> anyhow::Result<_> {
             let pictures = batch.pixels.as_ref().map(|x| training.encoder.encode_images(x));
@@ -199,7 +203,7 @@ fn stages(training: &Training, arguments: &Arguments) -> anyhow::Result<(Millise
         step: median(&step),
         ..Milliseconds::default()
     };
-    Ok((stages, ids / steps))
+    Ok((stages, [words / steps, ids / steps]))
 }
 
 fn main() -> anyhow::Result<()> {
@@ -219,7 +223,7 @@ fn main() -> anyhow::Result<()> {
     run.cadence.checkpoint_every = 0;
     run.cadence.evaluate_every = 0;
     let (training, probe, peak) = whole(&run, &arguments)?;
-    let (mut times, token_ids) = stages(&training, &arguments)?;
+    let (mut times, [words, token_ids]) = stages(&training, &arguments)?;
     let plan = run.stages[0].batch;
     let views = if plan.pictures { plan.concepts + plan.second_pictures } else { 0 };
     let texts = plan.concepts * plan.texts_per_concept;
@@ -237,7 +241,8 @@ fn main() -> anyhow::Result<()> {
             "threads": threads, "steps": arguments.steps, "parameters": parameters,
             "batch": {
                 "pictures": plan.concepts, "second_pictures": plan.second_pictures, "texts": texts,
-                "second_texts": plan.second_texts, "token_ids": token_ids,
+                "second_texts": plan.second_texts, "words": words,
+                "token_ids": token_ids,
             },
             "model": run.model, "objective": run.stages[0].objective,
             "milliseconds": times, "mebibytes": memory,
