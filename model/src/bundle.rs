@@ -134,7 +134,8 @@ impl Bundle {
         &self.bundle_digest
     }
 
-    /// The content of `calibration.json`, when the bundle is calibrated.
+    /// The content of `calibration.json`, when the bundle is calibrated. It is read by
+    /// [`Calibration::parse`](crate::Calibration::parse); no vector depends on it.
     #[must_use]
     pub fn calibration(&self) -> Option<&[u8]> {
         self.files.get(CALIBRATION).map(AsRef::as_ref)

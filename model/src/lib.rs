@@ -10,12 +10,14 @@
 //! | [`ops`] | differentiable operations of our own |
 //! | [`tower`] | pixels or token ids to features |
 //! | [`dual_encoder`] | two towers and their heads: batches to shared and exclusive vectors |
+//! | [`calibration`] | from a similarity to the probability of a true pair |
 //! | [`bundle`] | a trained encoder pair as one directory, verified |
 //! | [`infer`] | bytes to vectors from a bundle: the only door that serving uses |
 //! | [`testing`] | bundles with untrained weights |
 //! | [`error`] | what can go wrong |
 
 pub mod bundle;
+pub mod calibration;
 pub mod config;
 pub mod dual_encoder;
 pub mod error;
@@ -28,6 +30,7 @@ pub mod testing;
 pub mod tower;
 
 pub use bundle::{Bundle, BundleBuilder};
+pub use calibration::Calibration;
 pub use config::{HeadsConfig, ImageTowerConfig, Modality, ModelConfig, Space, TextTowerConfig};
 pub use dual_encoder::{DualEncoder, Encoding};
 pub use error::{Error, Kind, Result};

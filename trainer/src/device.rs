@@ -4,11 +4,20 @@
 //! and what else a step needs is made where the tensors are that it goes with.
 
 use candle_core::Device;
+use clap::Args;
 
 use crate::error::{Error, Result};
 
 /// The flag that names the device.
 const FLAG: &str = "--device";
+
+/// The flag, for commands that compute.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceArgs {
+    /// Where to compute: `cpu`, or `cuda:N` in a build with CUDA (see docs/cuda.md).
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}
 
 /// A device as the command line writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

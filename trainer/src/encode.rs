@@ -20,12 +20,25 @@ const TEXTS: usize = 1024;
 /// # Errors
 /// If the corpus does not fit the tower.
 pub fn pictures(encoder: &DualEncoder, corpus: &Corpus, size: usize) -> Result<Encoding> {
+    let all: Vec<usize> = (0..corpus.pictures.len()).collect();
+    chosen_pictures(encoder, corpus, &all, size)
+}
+
+/// Vectors of chosen pictures of a corpus, in the order of the choice, which is not empty.
+///
+/// # Errors
+/// As [`pictures`].
+pub fn chosen_pictures(
+    encoder: &DualEncoder,
+    corpus: &Corpus,
+    chosen: &[usize],
+    size: usize,
+) -> Result<Encoding> {
     let encode = |chunk: &[usize]| {
         let pixels = pixels(corpus, chunk, size)?;
         Ok(encoder.encode_images(&pixels)?)
     };
-    let all: Vec<usize> = (0..corpus.pictures.len()).collect();
-    joined(all.chunks(PICTURES).map(encode))
+    joined(chosen.chunks(PICTURES).map(encode))
 }
 
 /// (N, 3, size, size): pictures of a corpus as serving would feed them to the tower.

@@ -1,31 +1,60 @@
-//! Retrieval figures of a model: the same code for every objective, for checkpoints and bundles.
+//! Figures of a model: the same code for every objective, for checkpoints and bundles.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`encoded`] | the vectors that all figures are computed from |
+//! | [`recall`], [`retrieval`] | ranks and recall, both ways, by language; modality gap |
+//! | [`phrases`], `names`, `unseen` | tables with one hit for each concept, as the server searches |
+//! | [`probe`] | what small classifiers read from shared and from exclusive vectors |
+//! | [`exclusive`] | retrieval by exclusive vectors, as they are and mapped |
+//! | [`calibration`] | scores to probabilities |
+//! | [`tables`] | all of it, for people and for programs |
+//! | [`html`] | all of it as a page with pictures |
+//! | [`seeds`] | several runs, with mean and standard deviation |
+//! | [`cli`] | the command line |
 
+pub mod calibration;
+pub mod cli;
+pub mod division;
+pub mod encoded;
+pub mod exclusive;
+pub mod html;
+pub mod matrix;
+mod names;
 pub mod phrases;
+pub mod probe;
 pub mod recall;
+pub mod retrieval;
+pub mod ridge;
+pub mod seeds;
 mod subject;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 mod unseen;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use candle_core::Tensor;
-
+pub use encoded::{Encoded, Scope, Side};
 pub use phrases::Phrase;
 pub use recall::Recall;
 pub use subject::{Opened, Subject};
 pub use tables::{Phrases, Tables};
 
 use crate::corpus::Withheld;
-use crate::encode;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::shards::Split;
+use division::Division;
+use names::Asked;
 
-/// Queries scored at a time: bounds the score matrix.
-const QUERIES: usize = 512;
+/// The seed of all draws of an evaluation, so that two models are asked the same.
+const SEED: u64 = 20_261_125;
 
 /// What to ask of a model.
 #[derive(Debug, Clone, Default)]
 pub struct Questions {
+    /// Which concepts to ask about.
+    pub scope: Scope,
     /// The names that training did not see. They are asked for apart from the others.
     pub withheld: Withheld,
     /// Phrases with the groups that each accepts.
@@ -34,26 +63,31 @@ pub struct Questions {
     pub unseen_style: Option<PathBuf>,
     /// Whether to go through styles, and from pictures to texts, too.
     pub in_full: bool,
+    /// Whether to ask what leaks: probes, and retrieval by exclusive vectors.
+    pub leaks: bool,
+    /// Whether to calibrate scores.
+    pub calibration: bool,
 }
 
 impl Questions {
     /// The few that are worth asking while training runs.
     #[must_use]
     pub fn quick(withheld: &Withheld) -> Self {
-        Self { withheld: withheld.clone(), ..Self::default() }
+        Self { scope: Scope::Watch, withheld: withheld.clone(), ..Self::default() }
     }
-}
 
-/// Queries or candidates: rows of unit vectors, each of a concept.
-struct Rows {
-    vectors: Tensor,
-    concepts: Vec<u32>,
-}
-
-/// All names of one language: vectors, concepts, and whether training saw each.
-struct Names {
-    rows: Rows,
-    seen: Vec<bool>,
+    /// All that need no file beside the data.
+    #[must_use]
+    pub fn all(withheld: &Withheld) -> Self {
+        Self {
+            scope: Scope::Report,
+            withheld: withheld.clone(),
+            in_full: true,
+            leaks: true,
+            calibration: true,
+            ..Self::default()
+        }
+    }
 }
 
 /// Evaluates a model.
@@ -61,166 +95,90 @@ struct Names {
 /// # Errors
 /// If a picture or a text cannot be encoded, or a file of the questions not be read.
 pub fn evaluate(subject: &Subject<'_>, questions: &Questions) -> Result<Tables> {
+    Ok(examine(subject, questions)?.0)
+}
+
+/// Evaluates a model, and gives the vectors that the figures are of.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn examine(subject: &Subject<'_>, questions: &Questions) -> Result<(Tables, Encoded)> {
     let corpus = subject.corpus;
-    let pictures = Rows {
-        vectors: encode::pictures(subject.encoder, corpus, subject.image_size)?.shared,
-        concepts: corpus.pictures.iter().map(|picture| picture.concept).collect(),
+    let split = questions.scope.split(corpus);
+    let asked = encoded::in_scope(corpus, split);
+    if !asked.contains(&true) {
+        let message = "the dataset has nothing in it; `all` asks about all that it has";
+        return Err(Error::setting("split", message));
+    }
+    let mut wanted = asked.clone();
+    if questions.leaks || questions.calibration {
+        encoded::add_some_of_each_split(corpus, &mut wanted, SEED);
+    }
+    if !questions.phrases.is_empty() {
+        // A phrase may ask for any of them.
+        wanted.fill(true);
+    }
+    let encoded = Encoded::new(subject, &questions.withheld, &wanted)?;
+    let (pictures, names) = encoded.of_concepts(|concept| asked[concept as usize]);
+    let about = Asked {
+        encoded: &encoded,
+        names: &names,
+        pictures: &pictures,
+        concepts: corpus.concepts.len(),
     };
-    let names = names_by_language(subject, &questions.withheld)?;
-    let mut tables = Tables {
-        text_to_picture: by_language(subject, &names, &pictures, true)?,
-        ..Tables::default()
-    };
+    let mut tables = of_names(subject, questions, &about)?;
+    tables.split = split.map_or("all", Split::as_str).to_owned();
+    if questions.in_full {
+        tables.retrieval = Some(retrieval::evaluate(&encoded, &pictures, &names)?);
+        tables.modality_gap = Some(retrieval::modality_gap(&pictures.shared, &names.shared));
+    }
+    if questions.leaks {
+        let division = Division::of(corpus, split);
+        tables.probes = probe::read(corpus, &encoded, &division, &asked)?;
+        tables.exclusive_retrieval = exclusive::evaluate(&encoded, &division)?;
+    }
+    if questions.calibration {
+        tables.calibration = calibration::evaluate(corpus, &encoded, split)?;
+    }
+    Ok((tables, encoded))
+}
+
+/// The tables with one hit for each concept.
+fn of_names(subject: &Subject<'_>, questions: &Questions, about: &Asked<'_>) -> Result<Tables> {
+    let (corpus, pictures) = (subject.corpus, about.pictures);
+    let mut tables = Tables { text_to_picture: about.by_language(pictures)?, ..Tables::default() };
     if !questions.withheld.is_empty() {
-        tables.withheld_names = Some(withheld_recall(subject, &names, &pictures)?);
+        tables.withheld_names = Some(about.withheld()?);
     }
     if questions.in_full {
         for style in corpus.styles() {
-            let of_style = |at: &usize| corpus.style(*at) == Some(style);
-            let chosen: Vec<usize> = (0..corpus.pictures.len()).filter(of_style).collect();
-            let table = by_language(subject, &names, &pictures.select(&chosen)?, true)?;
+            let drawn = pictures.filter(|at| corpus.style(pictures.rows[at]) == Some(style));
+            let table = about.by_language(&drawn)?;
             tables.text_to_picture_by_style.insert(style.to_owned(), table);
         }
-        tables.picture_to_text = pictures_to_names(subject, &pictures, &names)?;
+        tables.picture_to_text = about.pictures_to_names()?;
     }
     if !questions.phrases.is_empty() {
-        let found = phrases::evaluate(subject, questions, (&pictures.vectors, &pictures.concepts))?;
+        let found = phrases::evaluate(subject, &questions.phrases, &about.encoded.pictures)?;
         tables.phrases = Some(found);
     }
     if let Some(folder) = &questions.unseen_style {
-        let (vectors, concepts) = unseen::encode(subject, folder)?;
-        tables.unseen_style = by_language(subject, &names, &Rows { vectors, concepts }, true)?;
+        tables.unseen_style = about.by_language(&unseen::encode(subject, folder)?)?;
     }
     Ok(tables)
 }
 
-/// The rsum.
+/// The six recalls in percent, added, between the pictures and the names of the dev split: 0 to 600.
+/// Cheap enough to ask while training runs, and what to stop by.
 ///
 /// # Errors
-/// No.
+/// If the dataset has no dev split, or something in it cannot be encoded.
 pub fn dev_rsum(subject: &Subject<'_>) -> Result<f64> {
-    let tables = evaluate(subject, &Questions::default())?;
-    Ok(tables.mean_at_5())
-}
-
-/// Recall of the names that training saw (or of those it did not) against pictures.
-fn by_language(
-    subject: &Subject<'_>,
-    names: &BTreeMap<String, Names>,
-    pictures: &Rows,
-    seen: bool,
-) -> Result<BTreeMap<String, Recall>> {
-    let mut table = BTreeMap::new();
-    for (language, names) in names {
-        let ranks = ranks_of(subject, &names.chosen(seen)?, pictures)?;
-        table.insert(language.clone(), Recall::of(ranks));
+    let wanted = encoded::in_scope(subject.corpus, Some(Split::Dev));
+    if !wanted.contains(&true) {
+        let message = "the dataset has no dev split to measure on; prepare it with one";
+        return Err(Error::setting("split", message));
     }
-    Ok(table)
-}
-
-fn withheld_recall(
-    subject: &Subject<'_>,
-    names: &BTreeMap<String, Names>,
-    pictures: &Rows,
-) -> Result<Recall> {
-    let mut ranks = Vec::new();
-    for names in names.values() {
-        let unseen = names.chosen(false)?;
-        if !unseen.concepts.is_empty() {
-            ranks.extend(ranks_of(subject, &unseen, pictures)?);
-        }
-    }
-    Ok(Recall::of(ranks))
-}
-
-fn pictures_to_names(
-    subject: &Subject<'_>,
-    pictures: &Rows,
-    names: &BTreeMap<String, Names>,
-) -> Result<BTreeMap<String, Recall>> {
-    let mut table = BTreeMap::new();
-    for (language, names) in names {
-        // A picture whose own name training did not see is asked for nowhere.
-        let seen = |concept: u32| {
-            names.rows.concepts.iter().zip(&names.seen).any(|(own, seen)| *own == concept && *seen)
-        };
-        let chosen: Vec<usize> =
-            (0..pictures.concepts.len()).filter(|at| seen(pictures.concepts[*at])).collect();
-        let ranks = ranks_of(subject, &pictures.select(&chosen)?, &names.rows)?;
-        table.insert(language.clone(), Recall::of(ranks));
-    }
-    Ok(table)
-}
-
-fn names_by_language(
-    subject: &Subject<'_>,
-    withheld: &Withheld,
-) -> Result<BTreeMap<String, Names>> {
-    let mut table = BTreeMap::new();
-    for language in subject.corpus.languages() {
-        let mut texts = Vec::new();
-        let mut concepts = Vec::new();
-        let mut seen = Vec::new();
-        for (index, concept) in (0_u32..).zip(&subject.corpus.concepts) {
-            let names = concept.wordings.get(language).map_or(&[][..], |w| &w.names);
-            for name in names {
-                texts.push(name.as_str());
-                concepts.push(index);
-                seen.push(withheld.get(&index).is_none_or(|hidden| hidden != language));
-            }
-        }
-        if !texts.is_empty() {
-            let vectors = encode::texts(subject.encoder, subject.preprocessing, &texts)?.shared;
-            let rows = Rows { vectors, concepts };
-            table.insert(language.to_owned(), Names { rows, seen });
-        }
-    }
-    Ok(table)
-}
-
-/// Ranks of the queries whose concept has a candidate.
-fn ranks_of(subject: &Subject<'_>, queries: &Rows, candidates: &Rows) -> Result<Vec<f64>> {
-    let right: Vec<&[u32]> = queries.concepts.iter().map(std::slice::from_ref).collect();
-    let against = (&candidates.vectors, &candidates.concepts[..]);
-    let ranks = rank(&queries.vectors, against, subject.corpus.concepts.len(), &right)?;
-    Ok(ranks.into_iter().flatten().collect())
-}
-
-/// Ranks of queries (Q, S) among candidates (C, S) of given concepts, see [`recall::group_ranks`].
-fn rank(
-    queries: &Tensor,
-    (candidates, concepts): (&Tensor, &[u32]),
-    concept_count: usize,
-    right: &[&[u32]],
-) -> Result<Vec<Option<f64>>> {
-    let mut ranks = Vec::with_capacity(right.len());
-    if right.is_empty() || concepts.is_empty() {
-        return Ok(vec![None; right.len()]);
-    }
-    let candidates = candidates.t()?.contiguous()?;
-    for (at, right) in right.chunks(QUERIES).enumerate() {
-        let queries = queries.narrow(0, at * QUERIES, right.len())?.contiguous()?;
-        let scores = queries.matmul(&candidates)?.flatten_all()?.to_vec1::<f32>()?;
-        ranks.extend(recall::group_ranks(&scores, concepts, concept_count, right));
-    }
-    Ok(ranks)
-}
-
-impl Rows {
-    fn select(&self, chosen: &[usize]) -> Result<Self> {
-        let rows: Vec<u32> = chosen.iter().map(|at| *at as u32).collect();
-        let rows = Tensor::new(rows, self.vectors.device())?;
-        Ok(Self {
-            vectors: self.vectors.index_select(&rows, 0)?,
-            concepts: chosen.iter().map(|at| self.concepts[*at]).collect(),
-        })
-    }
-}
-
-impl Names {
-    fn chosen(&self, seen: bool) -> Result<Rows> {
-        let all = self.seen.iter().enumerate();
-        let chosen: Vec<usize> = all.filter(|(_, is)| **is == seen).map(|(at, _)| at).collect();
-        self.rows.select(&chosen)
-    }
+    let encoded = Encoded::new(subject, &Withheld::new(), &wanted)?;
+    Ok(retrieval::directions(&encoded.names, &encoded.pictures)?.rsum)
 }

@@ -50,7 +50,8 @@ pub fn export(training: &Training, tables: &Tables, to: &Path) -> Result<ExportR
     );
     builder.name.clone_from(&run.name);
     builder.domain.clone_from(&run.domain);
-    let metrics = serde_json::to_value(tables);
+    // The calibration goes into a file of its own.
+    let metrics = serde_json::to_value(Tables { calibration: None, ..tables.clone() });
     builder.training = Provenance {
         data: sources(manifest),
         licence: licences(manifest),
@@ -58,6 +59,8 @@ pub fn export(training: &Training, tables: &Tables, to: &Path) -> Result<ExportR
         seed: run.seed,
         metrics: metrics.map_err(|error| Error::setting("metrics", error.to_string()))?,
     };
+    let calibrated = tables.calibration.as_ref();
+    builder.calibration = calibrated.map(|found| found.calibration.to_json()).transpose()?;
     let dataset = Dataset::open(&run.data.folder)?;
     builder.golden_images = golden_images(&dataset)?;
     builder.golden_texts = golden_texts(&dataset)?;

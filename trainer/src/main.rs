@@ -1,24 +1,23 @@
 //! The trainer's command line.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use diptych_train::allocator;
-use diptych_train::device;
-use diptych_train::eval::{self, Opened, Phrase, Questions, Subject};
+use diptych_train::device::{self, DeviceArgs};
+use diptych_train::eval::cli::EvalArgs;
+use diptych_train::eval::{self, Questions, Subject};
 use diptych_train::export;
 use diptych_train::fit::{FitOptions, Training, fit};
 use diptych_train::import::{self, ImportArgs};
 use diptych_train::inspect;
-use diptych_train::phrase_check;
 use diptych_train::prepare::{self, PrepareArgs};
 use diptych_train::report::RunLog;
 use diptych_train::run_file::RunFile;
 use diptych_train::sample::{self, SampleArgs};
 use diptych_train::seeds;
-use diptych_train::shards::Dataset;
 
 /// Pictures and texts to a bundle: prepare data, train, measure, export.
 #[derive(Debug, Parser)]
@@ -70,47 +69,6 @@ struct FitArgs {
 }
 
 #[derive(Debug, Args)]
-struct DeviceArgs {
-    /// Where to compute: `cpu`, or `cuda:N` in a build with CUDA (see docs/cuda.md).
-    #[arg(long, default_value = "cpu")]
-    device: String,
-}
-
-#[derive(Debug, Args)]
-struct EvalArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    /// A prepared dataset, in place of the run file's.
-    #[arg(long)]
-    data: Option<PathBuf>,
-    /// Ask for withheld names only, which training never saw.
-    #[arg(long)]
-    held_out: bool,
-    /// JSON lines of phrases: {"phrase": "...", "accept": ["GROUP", ...]}.
-    #[arg(long)]
-    phrases: Option<PathBuf>,
-    /// Pictures in a style that training never saw: a prepared dataset, or files named by group.
-    #[arg(long)]
-    images: Option<PathBuf>,
-    /// Print JSON in place of tables.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    device: DeviceArgs,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct ModelArgs {
-    /// The folder of a run: its newest checkpoint.
-    #[arg(long)]
-    run: Option<PathBuf>,
-    /// The folder of a bundle.
-    #[arg(long)]
-    bundle: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
 struct ExportArgs {
     /// The folder of a run: its newest checkpoint is exported.
     #[arg(long)]
@@ -153,7 +111,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Prepare(args) => writeln!(out, "{}", prepare::run(&args)?)?,
         Command::Sample(args) => writeln!(out, "{}", sample::run(&args)?)?,
         Command::Fit(args) => run_fit(args)?,
-        Command::Eval(args) => run_eval(&args)?,
+        Command::Eval(args) => eval::cli::run(&args, &mut out)?,
         Command::Export(args) => run_export(&args)?,
         Command::Import(args) => writeln!(out, "{}", import::run(&args)?)?,
         Command::Inspect(args) => run_inspect(&args)?,
@@ -176,48 +134,9 @@ fn run_fit(args: FitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run_eval(args: &EvalArgs) -> anyhow::Result<()> {
-    let (data, device) = (args.data.as_deref(), device::open(&args.device.device)?);
-    let opened = match (&args.model.run, &args.model.bundle) {
-        (Some(run), _) => Opened::run(run, data, &device)?,
-        (None, Some(bundle)) => Opened::bundle(bundle, data, &device)?,
-        (None, None) => anyhow::bail!("give --run or --bundle"),
-    };
-    let questions = Questions {
-        withheld: opened.withheld.clone(),
-        phrases: args
-            .phrases
-            .as_deref()
-            .map(|file| phrases(file, &opened))
-            .transpose()?
-            .unwrap_or_default(),
-        unseen_style: args.images.clone(),
-        in_full: !args.held_out,
-    };
-    let tables = eval::evaluate(&opened.subject(), &questions)?;
-    if args.held_out && tables.withheld_names.is_none() {
-        anyhow::bail!("the run file withholds no names");
-    }
-    let mut out = std::io::stdout();
-    if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&tables)?)?;
-    } else {
-        write!(out, "{tables}")?;
-    }
-    Ok(())
-}
-
-/// Phrases that measure something on the data at hand.
-fn phrases(file: &Path, opened: &Opened) -> anyhow::Result<Vec<Phrase>> {
-    let phrases = eval::phrases::read(file)?;
-    phrase_check::check(&phrases, &Dataset::open(&opened.data)?)?;
-    Ok(phrases)
-}
-
 fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
     let training = Training::of_checkpoint(&args.run, args.data.as_deref(), &device::open("cpu")?)?;
-    let questions =
-        Questions { withheld: training.withheld.clone(), in_full: true, ..Questions::default() };
+    let questions = Questions::all(&training.withheld);
     let tables = eval::evaluate(&Subject::of_training(&training), &questions)?;
     let report = export::export(&training, &tables, &args.to)?;
     writeln!(std::io::stdout(), "{report}")?;

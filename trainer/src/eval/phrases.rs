@@ -3,10 +3,12 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Phrases, Questions, Recall, Subject, rank};
+use super::encoded::Side;
+use super::matrix::Matrix;
+use super::names::rank;
+use super::{Phrases, Recall, Subject};
 use crate::encode;
 use crate::error::{Error, Result};
 
@@ -41,19 +43,20 @@ pub fn read(path: &Path) -> Result<Vec<Phrase>> {
 
 pub(super) fn evaluate(
     subject: &Subject<'_>,
-    questions: &Questions,
-    (pictures, concepts): (&Tensor, &[u32]),
+    phrases: &[Phrase],
+    pictures: &Side,
 ) -> Result<Phrases> {
-    let phrases = &questions.phrases;
     let texts: Vec<&str> = phrases.iter().map(|phrase| phrase.phrase.as_str()).collect();
     let vectors = encode::texts(subject.encoder, subject.preprocessing, &texts)?.shared;
+    let vectors = Matrix::of(&vectors)?;
     let corpus = subject.corpus;
     let accepted: Vec<Vec<u32>> = phrases
         .iter()
         .map(|phrase| phrase.accept.iter().filter_map(|group| corpus.concept(group)).collect())
         .collect();
     let right: Vec<&[u32]> = accepted.iter().map(Vec::as_slice).collect();
-    let ranks = rank(&vectors, (pictures, concepts), corpus.concepts.len(), &right)?;
+    let ranks =
+        rank(&vectors, (&pictures.shared, &pictures.concepts), corpus.concepts.len(), &right)?;
     // A phrase none of whose groups has a picture is a miss, not a gap.
     let ranks: Vec<f64> = ranks.into_iter().map(|rank| rank.unwrap_or(f64::INFINITY)).collect();
     let missed = (0..phrases.len()).filter(|at| ranks[*at] > 5.0);

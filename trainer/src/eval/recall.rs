@@ -1,6 +1,37 @@
 //! Ranks and recall from scores: pure arithmetic.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+/// For each query, the rank of its best right candidate among all that are wrong, from 1.
+///
+/// The usual measure where each candidate counts by itself: a caption's picture among pictures, or the
+/// best of a picture's captions among the captions of all pictures. `scores` is (queries, candidates),
+/// row by row, higher is better; a candidate is right when its concept is the query's. Ties take the
+/// middle of the places they share. `None` where no candidate is right.
+#[must_use]
+pub fn item_ranks(scores: &[f32], candidates: &[u32], queries: &[u32]) -> Vec<Option<f64>> {
+    let rows = scores.par_chunks(candidates.len().max(1)).zip(queries);
+    rows.map(|(row, query)| {
+        let mut own = f32::NEG_INFINITY;
+        for (score, concept) in row.iter().zip(candidates) {
+            if concept == query {
+                own = own.max(*score);
+            }
+        }
+        if own == f32::NEG_INFINITY {
+            return None;
+        }
+        let (mut higher, mut as_high) = (0_u32, 0_u32);
+        for (score, concept) in row.iter().zip(candidates) {
+            let wrong = concept != query;
+            higher += u32::from(wrong && *score > own);
+            as_high += u32::from(wrong && *score == own);
+        }
+        Some(1.0 + f64::from(higher) + f64::from(as_high) / 2.0)
+    })
+    .collect()
+}
 
 /// For each query, the rank of its best right group among all groups, from 1.
 ///
@@ -16,15 +47,15 @@ pub fn group_ranks(
     group_count: usize,
     right: &[&[u32]],
 ) -> Vec<Option<f64>> {
-    let mut best = vec![f32::NEG_INFINITY; group_count];
-    let rows = scores.chunks(groups.len().max(1)).zip(right);
-    rows.map(|(row, right)| {
+    let rows = scores.par_chunks(groups.len().max(1)).zip(right);
+    let scratch = || vec![f32::NEG_INFINITY; group_count];
+    rows.map_init(scratch, |best, (row, right)| {
         best.fill(f32::NEG_INFINITY);
         for (score, group) in row.iter().zip(groups) {
             let best = &mut best[*group as usize];
             *best = best.max(*score);
         }
-        rank_of_best(&best, right)
+        rank_of_best(best, right)
     })
     .collect()
 }
@@ -81,6 +112,26 @@ impl Recall {
             median_rank: (middle(0).unwrap_or(0.0) + middle(1).unwrap_or(0.0)) / 2.0,
         }
     }
+
+    /// The three recalls in percent, added: 0 to 300. Both directions together are the `rsum` of the
+    /// literature.
+    #[must_use]
+    pub fn sum_in_percent(&self) -> f64 {
+        100.0 * (self.at_1 + self.at_5 + self.at_10)
+    }
+}
+
+/// What [`recall_at_k`] gives in the mean when scores are random: for each query, of which we are told
+/// how many of `candidates` are right, the chance that one of these is among `k` drawn without
+/// replacement, `1 - C(n - r, k) / C(n, k)`.
+#[must_use]
+pub fn chance_at_k(right: &[usize], candidates: usize, k: usize) -> f64 {
+    let miss = |right: usize| -> f64 {
+        let drawn = 0..k.min(candidates);
+        let wrong = |drawn: usize| candidates.saturating_sub(right + drawn) as f64;
+        drawn.map(|drawn| wrong(drawn) / (candidates - drawn) as f64).product()
+    };
+    right.iter().map(|right| 1.0 - miss(*right)).sum::<f64>() / right.len().max(1) as f64
 }
 
 #[cfg(test)]
@@ -115,6 +166,30 @@ mod tests {
     #[test]
     fn a_group_without_candidates_has_no_rank() {
         assert_eq!(ranks([&[3], &[3, 0], &[3]]), [None, Some(3.0), None]);
+    }
+
+    #[test]
+    fn ranks_of_items_count_each_wrong_candidate() {
+        // Section K of the project's reference values: the diagonal is right. Row 0 ties for places 1
+        // and 2, row 1 for all three, row 2 is second. Expected ranks 1.5, 2, 2; their median is 2.
+        let scores = [0.9, 0.9, 0.1, 0.2, 0.2, 0.2, 0.3, 0.7, 0.6];
+        let ranks = item_ranks(&scores, &[0, 1, 2], &[0, 1, 2]);
+        assert_eq!(ranks, [Some(1.5), Some(2.0), Some(2.0)]);
+        let recall = Recall::of(ranks.into_iter().flatten().collect());
+        assert!((recall.median_rank - 2.0).abs() < 1e-12);
+        // Both candidates of group 1 are wrong for query 0 (.9 wins); for query 1 its .8 ties with the
+        // .8 of group 2; group 3 has no candidate.
+        assert_eq!(item_ranks(&SCORES, &GROUPS, &[0, 1, 3]), [Some(1.0), Some(1.5), None]);
+    }
+
+    #[test]
+    fn chance_is_that_of_a_draw() {
+        // One right of ten: k/10. Two right of four, two drawn: 1 - (2/4)(1/3) = 5/6.
+        assert!((chance_at_k(&[1, 1], 10, 5) - 0.5).abs() < 1e-12);
+        assert!((chance_at_k(&[2], 4, 2) - 5.0 / 6.0).abs() < 1e-12);
+        assert!((chance_at_k(&[4], 4, 1) - 1.0).abs() < 1e-12);
+        assert!((chance_at_k(&[1], 3, 10) - 1.0).abs() < 1e-12);
+        assert!(chance_at_k(&[], 3, 1).abs() < 1e-12);
     }
 
     #[test]

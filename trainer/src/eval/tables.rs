@@ -1,11 +1,16 @@
 //! What an evaluation found, for people and for programs.
 
+mod display;
+
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::calibration::Calibrated;
+use super::exclusive::ExclusiveRetrieval;
+use super::probe::Reading;
 use super::recall::Recall;
+use super::retrieval::Retrieval;
 
 /// The languages whose mean is the figure of merit: those that most training texts resemble. Arabic
 /// and Hindi stand beside them.
@@ -15,6 +20,9 @@ pub const MEAN_LANGUAGES: [&str; 8] = ["en", "de", "fr", "es", "ru", "ja", "zh",
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tables {
+    /// The split whose pictures and names are asked about; `all` for the whole dataset.
+    #[serde(default)]
+    pub split: String,
     /// Names seen in training against all pictures, by language.
     pub text_to_picture: BTreeMap<String, Recall>,
     /// The same against the pictures of one style, by style, then by language.
@@ -32,6 +40,21 @@ pub struct Tables {
     /// Names against pictures of a style that training never saw, by language.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unseen_style: BTreeMap<String, Recall>,
+    /// Both directions by the usual protocol, where each picture and each name counts by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieval: Option<Retrieval>,
+    /// How far pictures and names lie apart in the shared space, 0 to 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modality_gap: Option<f64>,
+    /// What probes read from the vectors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Reading>,
+    /// What retrieval by exclusive vectors finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive_retrieval: Option<ExclusiveRetrieval>,
+    /// Scores to probabilities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibrated>,
 }
 
 /// What became of the phrases.
@@ -49,6 +72,95 @@ impl Tables {
     #[must_use]
     pub fn mean_at_5(&self) -> f64 {
         mean_at_5(&self.text_to_picture)
+    }
+
+    /// The figures that runs are compared by, each under a name of its own.
+    #[must_use]
+    pub fn figures(&self) -> BTreeMap<String, f64> {
+        let mut figures = BTreeMap::new();
+        let mut put = |name: String, value: f64| {
+            figures.insert(name, value);
+        };
+        if !self.text_to_picture.is_empty() {
+            put("text_to_picture.mean_at_5".to_owned(), self.mean_at_5());
+        }
+        for (language, recall) in &self.text_to_picture {
+            put(format!("text_to_picture.{language}.at_5"), recall.at_5);
+        }
+        for (style, by_language) in &self.text_to_picture_by_style {
+            put(format!("text_to_picture_by_style.{style}.mean_at_5"), mean_at_5(by_language));
+        }
+        for (language, recall) in &self.picture_to_text {
+            put(format!("picture_to_text.{language}.at_5"), recall.at_5);
+        }
+        if !self.unseen_style.is_empty() {
+            put("unseen_style.mean_at_5".to_owned(), mean_at_5(&self.unseen_style));
+        }
+        if let Some(recall) = &self.withheld_names {
+            put("withheld_names.at_5".to_owned(), recall.at_5);
+        }
+        if let Some(phrases) = &self.phrases {
+            put("phrases.at_5".to_owned(), phrases.recall.at_5);
+        }
+        if let Some(Retrieval { all, by_language, .. }) = &self.retrieval {
+            let both = [
+                ("text_to_picture", all.text_to_picture),
+                ("picture_to_text", all.picture_to_text),
+            ];
+            for (direction, recall) in both {
+                put(format!("retrieval.{direction}.at_1"), recall.at_1);
+                put(format!("retrieval.{direction}.at_5"), recall.at_5);
+                put(format!("retrieval.{direction}.at_10"), recall.at_10);
+                put(format!("retrieval.{direction}.median_rank"), recall.median_rank);
+            }
+            put("retrieval.rsum".to_owned(), all.rsum);
+            for (language, directions) in by_language {
+                put(format!("retrieval.{language}.rsum"), directions.rsum);
+            }
+        }
+        self.leaks(&mut put);
+        figures
+    }
+
+    /// The figures on what is in which space, and on calibration.
+    fn leaks(&self, put: &mut impl FnMut(String, f64)) {
+        if let Some(gap) = self.modality_gap {
+            put("modality_gap".to_owned(), gap);
+        }
+        for reading in &self.probes {
+            let name = format!("probes.{}.{}", reading.modality, reading.factor);
+            put(format!("{name}.chance"), reading.chance);
+            for (space, accuracy) in [("shared", reading.shared), ("exclusive", reading.exclusive)]
+            {
+                put(format!("{name}.{space}.linear"), accuracy.linear);
+                put(format!("{name}.{space}.mlp"), accuracy.mlp);
+            }
+        }
+        if let Some(found) = &self.exclusive_retrieval {
+            let directions = [
+                ("text_to_picture", &found.text_to_picture),
+                ("picture_to_text", &found.picture_to_text),
+            ];
+            for (direction, found) in directions {
+                let name = format!("exclusive_retrieval.{direction}");
+                put(format!("{name}.chance.at_1"), found.chance.at_1);
+                if let Some(unfitted) = found.unfitted {
+                    put(format!("{name}.unfitted.at_1"), unfitted.at_1);
+                }
+                put(format!("{name}.ridge.at_1"), found.ridge.at_1);
+                put(format!("{name}.random_features.at_1"), found.random_features.at_1);
+            }
+        }
+        if let Some(found) = &self.calibration {
+            let directions = [
+                ("text_to_picture", &found.text_to_picture),
+                ("picture_to_text", &found.picture_to_text),
+            ];
+            for (direction, found) in directions {
+                let name = format!("calibration.{direction}.expected_calibration_error");
+                put(name, found.expected_calibration_error);
+            }
+        }
     }
 
     /// One line: the figures to watch in training.
@@ -77,61 +189,4 @@ pub fn mean_at_5(by_language: &BTreeMap<String, Recall>) -> f64 {
         .map(|recall| recall.at_5)
         .collect();
     present.iter().sum::<f64>() / present.len().max(1) as f64
-}
-
-impl fmt::Display for Tables {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        languages(f, "name -> picture (one hit per group)", &self.text_to_picture)?;
-        for (style, by_language) in &self.text_to_picture_by_style {
-            languages(f, &format!("name -> picture, {style} alone"), by_language)?;
-        }
-        languages(f, "picture -> own name", &self.picture_to_text)?;
-        languages(f, "name -> picture of a style never seen", &self.unseen_style)?;
-        if let Some(recall) = &self.withheld_names {
-            heading(f, "names never seen -> picture")?;
-            row(f, "all", recall)?;
-        }
-        if let Some(phrases) = &self.phrases {
-            heading(f, "phrases -> an accepted picture")?;
-            row(f, "all", &phrases.recall)?;
-            writeln!(f, "  missed in the top 5: {}", phrases.missed.join("; "))?;
-        }
-        Ok(())
-    }
-}
-
-fn languages(
-    f: &mut fmt::Formatter<'_>,
-    title: &str,
-    by_language: &BTreeMap<String, Recall>,
-) -> fmt::Result {
-    if by_language.is_empty() {
-        return Ok(());
-    }
-    heading(f, title)?;
-    for (language, recall) in by_language {
-        row(f, language, recall)?;
-    }
-    writeln!(
-        f,
-        "  {:<8} {:>8} {:>8} {:>8.3}",
-        "mean of",
-        MEAN_LANGUAGES.len(),
-        "",
-        mean_at_5(by_language)
-    )
-}
-
-fn heading(f: &mut fmt::Formatter<'_>, title: &str) -> fmt::Result {
-    writeln!(f, "{title}")?;
-    writeln!(
-        f,
-        "  {:<8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-        "", "queries", "R@1", "R@5", "R@10", "median"
-    )
-}
-
-fn row(f: &mut fmt::Formatter<'_>, name: &str, recall: &Recall) -> fmt::Result {
-    let Recall { queries, at_1, at_5, at_10, median_rank } = recall;
-    writeln!(f, "  {name:<8} {queries:>8} {at_1:>8.3} {at_5:>8.3} {at_10:>8.3} {median_rank:>8.1}")
 }

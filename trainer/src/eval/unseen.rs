@@ -7,11 +7,13 @@ use diptych_model::preprocess::{ImageLimits, decode};
 use rayon::prelude::*;
 
 use super::Subject;
+use super::encoded::Side;
+use super::matrix::Matrix;
 use crate::error::{Error, Result};
 use crate::shards::{Dataset, MANIFEST_FILE};
 
 /// Vectors and concepts of the pictures in `folder` whose group the corpus knows.
-pub(super) fn encode(subject: &Subject<'_>, folder: &Path) -> Result<(Tensor, Vec<u32>)> {
+pub(super) fn encode(subject: &Subject<'_>, folder: &Path) -> Result<Side> {
     let files =
         if folder.join(MANIFEST_FILE).is_file() { dataset(folder)? } else { plain(folder)? };
     let known: Vec<(u32, Vec<u8>)> = files
@@ -33,7 +35,8 @@ pub(super) fn encode(subject: &Subject<'_>, folder: &Path) -> Result<(Tensor, Ve
         let tensor = Tensor::from_vec(values, (chunk.len(), 3, size, size), &Device::Cpu)?;
         vectors.push(subject.encoder.encode_images(&tensor)?.shared.detach());
     }
-    Ok((Tensor::cat(&vectors, 0)?, known.into_iter().map(|(concept, _)| concept).collect()))
+    let concepts = known.into_iter().map(|(concept, _)| concept).collect();
+    Ok(Side::of_shared(Matrix::of(&Tensor::cat(&vectors, 0)?)?, concepts))
 }
 
 fn dataset(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {

@@ -1,0 +1,121 @@
+//! Probes: what small classifiers read from the frozen vectors.
+//!
+//! What only one modality says (the style of a picture, the language of a name) should be read from its
+//! exclusive vectors and not from its shared ones; what both say (category, concept) the other way
+//! round. Each probe is fitted on some rows and scored on others, beside the share that the most
+//! frequent class has among the scored.
+
+pub mod classifier;
+mod factors;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::SEED;
+use super::division::{Division, Rule};
+use super::encoded::{Encoded, Side};
+use crate::corpus::Corpus;
+use crate::error::Result;
+use classifier::{Kind, Rows, accuracy};
+use factors::Factor;
+
+/// What was read of one factor from one modality.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// `image` or `text`.
+    pub modality: String,
+    /// A label column of the dataset, `concept`, or `language`.
+    pub factor: String,
+    /// How rows to fit on and rows to score were told apart.
+    pub rule: Rule,
+    /// Rows fitted on.
+    pub fitted: usize,
+    /// Rows scored.
+    pub scored: usize,
+    /// Classes among the rows fitted on. Of concepts a seeded draw of at most 256.
+    pub classes: usize,
+    /// The share of the most frequent class among the scored rows.
+    pub chance: f64,
+    /// Read from the shared vectors.
+    pub shared: Accuracy,
+    /// Read from the exclusive vectors.
+    pub exclusive: Accuracy,
+}
+
+/// The share of scored rows whose class was said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// By logistic regression.
+    pub linear: f64,
+    /// By a perceptron with one hidden layer.
+    pub mlp: f64,
+}
+
+/// Reads every factor of the dataset from both modalities. `asked` says which concepts are those that
+/// are reported on: the concept itself is read among these.
+///
+/// # Errors
+/// If a product fails.
+pub fn read(
+    corpus: &Corpus,
+    encoded: &Encoded,
+    division: &Division,
+    asked: &[bool],
+) -> Result<Vec<Reading>> {
+    let of_pictures = factors::of_pictures(corpus, &encoded.pictures, division, asked);
+    let of_names = factors::of_names(corpus, encoded, division, asked);
+    let pictures = of_pictures.iter().map(|factor| ("image", &encoded.pictures, factor));
+    let names = of_names.iter().map(|factor| ("text", &encoded.names, factor));
+    let all: Vec<_> = pictures.chain(names).collect();
+    all.par_iter().map(|(modality, side, factor)| reading(modality, side, factor)).collect()
+}
+
+fn reading(modality: &str, side: &Side, factor: &Factor) -> Result<Reading> {
+    let classes =
+        |rows: &[usize]| -> Vec<u32> { rows.iter().map(|at| factor.classes[*at]).collect() };
+    let (fitted, scored) = (classes(&factor.fitted), classes(&factor.scored));
+    let cells = [
+        (Kind::Linear, &side.shared),
+        (Kind::Mlp, &side.shared),
+        (Kind::Linear, &side.exclusive),
+        (Kind::Mlp, &side.exclusive),
+    ];
+    let read = |(kind, vectors): &(Kind, &super::matrix::Matrix)| {
+        let (inputs, others) = (vectors.select(&factor.fitted), vectors.select(&factor.scored));
+        let fitted = Rows { inputs: &inputs, classes: &fitted };
+        let scored = Rows { inputs: &others, classes: &scored };
+        accuracy(*kind, fitted, scored, factor.count, SEED)
+    };
+    let read: Vec<f64> = cells.par_iter().map(read).collect::<Result<_>>()?;
+    let of = |first: usize| Accuracy { linear: read[first], mlp: read[first + 1] };
+    Ok(Reading {
+        modality: modality.to_owned(),
+        factor: factor.name.clone(),
+        rule: factor.rule,
+        fitted: fitted.len(),
+        scored: scored.len(),
+        classes: factor.count,
+        chance: majority(&scored, factor.count),
+        shared: of(0),
+        exclusive: of(2),
+    })
+}
+
+/// The share of the most frequent class.
+fn majority(classes: &[u32], count: usize) -> f64 {
+    let mut counts = vec![0_usize; count];
+    classes.iter().for_each(|class| counts[*class as usize] += 1);
+    let most = counts.into_iter().max().unwrap_or(0);
+    most as f64 / classes.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_is_the_share_of_the_most_frequent_class() {
+        assert!((majority(&[0, 1, 1, 2], 3) - 0.5).abs() < 1e-12);
+        assert!(majority(&[], 3).abs() < 1e-12);
+    }
+}
