@@ -69,6 +69,11 @@ emoji-withheld:
     cargo run --release -p diptych-train -- fit configs/train/emoji-split-withheld.toml --out target/runs/withheld --resume
     cargo run --release -p diptych-train -- eval --run target/runs/withheld --images target/openmoji-data
 
+# Fetch pictures that were not made for training, with captions in a dozen languages, and write the prepared data set.
+stamps-data:
+    bash scripts/fetch-stamps.sh target/stamps
+    cargo run --release -p diptych-train -- prepare folder --images target/stamps/stamps --captions target/stamps/captions.jsonl --labels category --licence GPL-2.0-or-later --out target/stamps-data
+
 # Slow checks: many kills, accuracy over gRPC, timings. Run before an issue is called resolved.
 long:
     cargo test --release -p diptych-tests -- --ignored --nocapture

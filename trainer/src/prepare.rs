@@ -4,14 +4,25 @@
 //! dataset's manifest, counted and skipped; it never stops the rest.
 
 pub mod emoji;
+pub mod folder;
+pub mod hf_parquet;
+mod pairs;
+mod table;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use diptych_model::preprocess::{ImageLimits, decode};
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
 
+use self::pairs::Fault;
+pub use self::pairs::PairArgs;
 use crate::error::Result;
-use crate::shards::Manifest;
+use crate::shards::{Manifest, Split};
 
 /// Arguments of `prepare`.
 #[derive(Debug, Args)]
@@ -26,6 +37,10 @@ pub struct PrepareArgs {
 pub enum PrepareSource {
     /// Emoji: drawings in several styles, names and keywords in several languages.
     Emoji(emoji::EmojiArgs),
+    /// A folder of pictures and a file of captions: JSON lines, CSV or Parquet.
+    Folder(folder::FolderArgs),
+    /// Parquet files with pictures in them, as Hugging Face datasets keeps them.
+    HfParquet(hf_parquet::HfParquetArgs),
 }
 
 /// Prepares a dataset.
@@ -35,7 +50,30 @@ pub enum PrepareSource {
 pub fn run(args: &PrepareArgs) -> Result<Report> {
     match &args.source {
         PrepareSource::Emoji(args) => emoji::run(args),
+        PrepareSource::Folder(args) => folder::run(args),
+        PrepareSource::HfParquet(args) => hf_parquet::run(args),
     }
+}
+
+/// Decodes a picture, to know that training can; the SHA-256 of its file.
+fn look_at(bytes: &[u8], path: &str) -> std::result::Result<[u8; 32], Fault> {
+    match decode(bytes, &ImageLimits::default()) {
+        Ok(_) => Ok(Sha256::digest(bytes).into()),
+        Err(error) => Err(Fault::Unusable { path: table::quoted(path), why: error.to_string() }),
+    }
+}
+
+/// A file's name without its folders, for reports.
+fn file_name(path: &Path) -> Arc<str> {
+    let name = path.file_name().map(std::ffi::OsStr::to_string_lossy);
+    name.unwrap_or_else(|| path.to_string_lossy()).into()
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress_bar(what: &str, len: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {bar:40} {pos}/{len} {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(len as u64).with_style(style).with_prefix(what.to_owned())
 }
 
 /// What `prepare` wrote; its `Display` is what a person wants to read of it.
@@ -47,8 +85,21 @@ pub struct Report {
     pub manifest: Manifest,
 }
 
-/// How many skipped things a report names; the manifest names all.
+/// How many skipped things, and sorts of reasons, a report names; the manifest names all.
 const SKIPPED_SHOWN: usize = 10;
+
+impl Report {
+    /// The sorts of reasons for which something was skipped, the most frequent first.
+    fn sorts(&self) -> Vec<(&str, usize)> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for skipped in &self.manifest.skipped {
+            *counts.entry(skipped.sort()).or_default() += 1;
+        }
+        let mut sorts: Vec<(&str, usize)> = counts.into_iter().collect();
+        sorts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        sorts
+    }
+}
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,10 +117,27 @@ impl fmt::Display for Report {
             let values: Vec<String> = values.iter().map(|(v, n)| format!("{v} {n}")).collect();
             writeln!(f, "pictures by {label}: {}", values.join(", "))?;
         }
-        let langs: Vec<String> =
-            counts.texts_by_lang.iter().map(|(lang, n)| format!("{lang} {n}")).collect();
-        writeln!(f, "texts by language: {}", langs.join(", "))?;
+        let langs = counts.texts_by_lang.iter().map(|(lang, n)| {
+            let lang = if lang.is_empty() { "not known" } else { lang };
+            format!("{lang} {n}")
+        });
+        writeln!(f, "texts by language: {}", langs.collect::<Vec<_>>().join(", "))?;
+        let by_split = |counts: &BTreeMap<Split, u64>| {
+            let counts = counts.iter().map(|(split, n)| format!("{} {n}", split.as_str()));
+            counts.collect::<Vec<_>>().join(", ")
+        };
+        writeln!(f, "pictures by split: {}", by_split(&counts.images_by_split))?;
+        writeln!(f, "texts by split: {}", by_split(&counts.texts_by_split))?;
+        for note in &self.manifest.notes {
+            writeln!(f, "{note}")?;
+        }
         write!(f, "skipped: {}", counts.skipped)?;
+        let sorts = self.sorts();
+        if sorts.len() > 1 {
+            let shown = sorts.iter().take(SKIPPED_SHOWN).map(|(sort, n)| format!("{sort} {n}"));
+            write!(f, " ({}", shown.collect::<Vec<_>>().join(", "))?;
+            write!(f, "{}", if sorts.len() > SKIPPED_SHOWN { ", ...)" } else { ")" })?;
+        }
         for skipped in self.manifest.skipped.iter().take(SKIPPED_SHOWN) {
             write!(f, "\n  {}: {}", skipped.what, skipped.reason)?;
         }

@@ -13,12 +13,6 @@ pub fn folder(out: &Path, number: u64) -> PathBuf {
     out.join(format!("seed-{number}"))
 }
 
-/// The runs of several seeds in `out`, in their order; none if it holds a single run or nothing.
-#[must_use]
-pub fn folders(out: &Path) -> Vec<PathBuf> {
-    (1..).map(|number| folder(out, number)).take_while(|folder| folder.is_dir()).collect()
-}
-
 /// Trains a run `count` times, with seeds that rise by one from the run file's, each in a folder of its
 /// own.
 ///

@@ -20,6 +20,7 @@ mod write;
 
 pub use manifest::{Counts, Manifest, ShardFile, Skipped, Source};
 pub use read::{Dataset, Rows};
+pub use schema::IMAGE_COLUMNS;
 pub use write::DatasetWriter;
 
 use serde::{Deserialize, Serialize};

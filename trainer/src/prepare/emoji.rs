@@ -14,13 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::Deserialize;
 
 use self::annotations::Annotations;
 use self::icons::{Drawing, IconSet};
-use super::Report;
+use super::{Report, progress_bar};
 use crate::error::{Error, Result};
 use crate::shards::{DatasetWriter, ImageRow, Source, Split, TextKind, TextRow};
 
@@ -119,7 +118,7 @@ fn write_images(
         .filter_map(|(group, set)| set.drawings.get(group).map(|drawing| (group, set, drawing)))
         .collect();
     let categories = categories(sets);
-    let progress = progress_bar(drawn.len());
+    let progress = progress_bar("rasterise", drawn.len());
     let pictures: Vec<std::result::Result<Vec<u8>, String>> = drawn
         .par_iter()
         .map(|(_, _, drawing)| {
@@ -185,13 +184,6 @@ fn write_texts(
         }
     }
     Ok(())
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress_bar(len: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("rasterise {bar:40} {pos}/{len} {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(len as u64).with_style(style)
 }
 
 /// The variation selector that asks for an emoji's colour drawing; it names nothing of its own.

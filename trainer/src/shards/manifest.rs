@@ -25,6 +25,9 @@ pub struct Manifest {
     pub counts: Counts,
     /// Where pictures and texts come from, and on which terms.
     pub sources: Vec<Source>,
+    /// What else is worth knowing of how it was prepared, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What the sources held but the dataset does not, and why.
     pub skipped: Vec<Skipped>,
     /// The shards, in reading order.
@@ -75,8 +78,15 @@ pub struct Source {
 pub struct Skipped {
     /// What was left out, as in `noto/1fa8b`.
     pub what: String,
-    /// Why.
+    /// Why. What stands before its first colon is the sort of reason, which reports count by.
     pub reason: String,
+}
+
+impl Skipped {
+    /// The sort of reason, as in `picture missing`.
+    pub fn sort(&self) -> &str {
+        self.reason.split_once(": ").map_or(&*self.reason, |(sort, _)| sort)
+    }
 }
 
 /// One shard.

@@ -9,7 +9,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::{Type, TypePtr};
 
 /// Columns of a picture shard that are not labels.
-pub(super) const IMAGE_COLUMNS: [&str; 3] = ["image", "group", "split"];
+pub const IMAGE_COLUMNS: [&str; 3] = ["image", "group", "split"];
 
 /// A required or optional UTF-8 column.
 fn text_column(name: &str, repetition: Repetition) -> Result<TypePtr> {

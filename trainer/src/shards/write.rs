@@ -69,6 +69,7 @@ impl DatasetWriter {
             labels,
             counts: Counts::default(),
             sources: Vec::new(),
+            notes: Vec::new(),
             skipped: Vec::new(),
             files: Vec::new(),
         };
@@ -122,6 +123,11 @@ impl DatasetWriter {
     /// Notes where rows come from.
     pub fn add_source(&mut self, source: Source) {
         self.manifest.sources.push(source);
+    }
+
+    /// Notes what else is worth knowing, in words.
+    pub fn note(&mut self, what: impl Into<String>) {
+        self.manifest.notes.push(what.into());
     }
 
     /// Notes what was left out; it is counted and named in the manifest.
