@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
 use clap::Parser;
 use diptych_train::allocator;
 use diptych_train::checkpoint::Position;
@@ -149,7 +150,7 @@ fn whole(run: &RunFile, arguments: &Arguments) -> anyhow::Result<(Training, Prob
     let steps = arguments.warmup + arguments.steps;
     let mut probe = Probe { steps, ends: Vec::new(), decode: Duration::ZERO, opened: 0.0 };
     let out = tempfile::tempdir()?;
-    let options = FitOptions { out: out.path().join("run"), resume: false };
+    let options = FitOptions { out: out.path().join("run"), resume: false, device: Device::Cpu };
     let training = fit(run, &options, &mut probe)?;
     Ok((training, probe, resident("VmHWM").unwrap_or_default()))
 }

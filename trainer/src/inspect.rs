@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use candle_core::Tensor;
 use diptych_model::bundle::{Bundle, Manifest};
 use diptych_model::{Encoder, Modality, Space};
 use serde::Serialize;
@@ -49,7 +50,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
         embedding_digest: bundle.embedding_digest().to_owned(),
         bundle_digest: bundle.bundle_digest().to_owned(),
         bytes: bundle.files().values().map(|content| content.len() as u64).sum(),
-        parameters: weights.values().map(|tensor| tensor.elem_count()).sum(),
+        parameters: weights.values().map(Tensor::elem_count).sum(),
         golden: match Encoder::open(&bundle) {
             Ok(_) => Golden::Reproduced,
             Err(error) => Golden::Failed(error.to_string()),

@@ -7,10 +7,13 @@ use crate::fit::{FitOptions, fit};
 use crate::report::RunLog;
 use crate::run_file::RunFile;
 
+/// How the folder of a seed's run begins; a number follows.
+pub(crate) const PREFIX: &str = "seed-";
+
 /// The folder of the `number`th seed (from 1) of a run in `out`.
 #[must_use]
 pub fn folder(out: &Path, number: u64) -> PathBuf {
-    out.join(format!("seed-{number}"))
+    out.join(format!("{PREFIX}{number}"))
 }
 
 /// Trains a run `count` times, with seeds that rise by one from the run file's, each in a folder of its

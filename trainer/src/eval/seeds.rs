@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tables;
 use crate::error::{Error, Result};
-
-/// What the folder of each run is named before its number.
-const PREFIX: &str = "seed-";
+use crate::seeds::PREFIX;
 
 /// The tables of several runs, and what they say together.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use candle_core::Device;
 use image::{ImageFormat, Rgb, RgbImage};
 use tempfile::TempDir;
 
@@ -53,7 +54,7 @@ fn made(caption: &str, splits: &[Split]) -> Toy {
     }
     writer.finish().unwrap();
     let run = run(&data);
-    Toy { training: Training::open(&run).unwrap(), folder }
+    Toy { training: Training::open(&run, &Device::Cpu).unwrap(), folder }
 }
 
 fn picture(concept: u8, framed: bool) -> Vec<u8> {

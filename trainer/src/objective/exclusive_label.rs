@@ -11,7 +11,7 @@ use diptych_model::ops;
 use diptych_model::{Init, Params};
 use serde::Deserialize;
 
-use super::{Context, check_weight, losses};
+use super::{Context, Losses, check_weight, losses};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::loader::Batch;
@@ -118,12 +118,12 @@ impl ExclusiveLabel {
     }
 
     /// The weighted loss of the exclusive vectors of a batch's pictures (P, E) and texts (T, E'), and
-    /// its terms.
+    /// its terms; `None` where nothing in the batch is labelled.
     pub(super) fn losses(
         &self,
         (pictures, texts): (&Tensor, &Tensor),
         batch: &Batch,
-    ) -> Result<(Option<Tensor>, Vec<(&'static str, Tensor)>)> {
+    ) -> Result<Option<Losses>> {
         let mut terms = Vec::new();
         if let Some((classifier, classes)) = &self.image {
             let classes: Vec<_> = batch.pictures.iter().map(|picture| classes[*picture]).collect();
@@ -144,7 +144,7 @@ impl ExclusiveLabel {
                 Some(total) => (total + weighted)?,
             });
         }
-        Ok((total, terms))
+        Ok(total.map(|total| Losses { total, terms }))
     }
 }
 

@@ -177,11 +177,10 @@ impl Objective for Split {
         if let Some(known) = &self.known {
             let exclusive_p = first(&pictures.exclusive, count_p)?;
             let exclusive_t = first(&texts.exclusive, count_t)?;
-            let (loss, of_labels) = known.losses((&exclusive_p, &exclusive_t), batch)?;
-            if let Some(loss) = loss {
-                total = (total + loss)?;
+            if let Some(losses) = known.losses((&exclusive_p, &exclusive_t), batch)? {
+                total = (total + losses.total)?;
+                terms.extend(losses.terms);
             }
-            terms.extend(of_labels);
         }
         Ok(Losses { total, terms })
     }
