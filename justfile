@@ -52,22 +52,32 @@ deploy-check:
 emoji-data:
     bash scripts/fetch-emoji.sh target/emoji
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-data
+    cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-sentences-data --more-keywords
 
-# Train the sample bundle (half an hour on two cores); --resume goes on where a run was cut off.
+# Train the sample bundle (40 minutes on two cores); --resume goes on where a run was cut off.
 emoji-train:
     cargo run --release -p diptych-train -- fit configs/train/emoji-split.toml --out target/runs/emoji-split --resume
+    cargo run --release -p diptych-train -- fit configs/train/emoji-sentences.toml --out target/runs/emoji-sentences --resume
 
 # Measure what was trained, write the bundle and the pack of pictures that the server carries.
 emoji-export:
-    cargo run --release -p diptych-train -- eval --run target/runs/emoji-split --phrases tests/fixtures/phrases.jsonl
-    cargo run --release -p diptych-train -- export --run target/runs/emoji-split --to server/sample/bundle
+    cargo run --release -p diptych-train -- eval --run target/runs/emoji-sentences --phrases tests/fixtures/phrases.jsonl
+    cargo run --release -p diptych-train -- export --run target/runs/emoji-sentences --to server/sample/bundle
     cargo run --release -p diptych-train -- sample --data target/emoji-data --out server/sample/emoji.tar.gz
 
 # What the served bundle cannot show: names withheld from training, and a drawing style never seen.
 emoji-withheld:
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/openmoji-data --styles openmoji
     cargo run --release -p diptych-train -- fit configs/train/emoji-split-withheld.toml --out target/runs/withheld --resume
-    cargo run --release -p diptych-train -- eval --run target/runs/withheld --images target/openmoji-data
+    cargo run --release -p diptych-train -- fit configs/train/emoji-sentences-withheld.toml --out target/runs/sentences-withheld --resume
+    cargo run --release -p diptych-train -- eval --run target/runs/sentences-withheld --images target/openmoji-data
+
+# What is read from which vectors, with and without known labels: three seeds each, a quarter of an hour.
+emoji-styles:
+    cargo run --release -p diptych-train -- fit configs/train/emoji-styles-labelled.toml --seeds 3 --out target/runs/emoji-styles-labelled --resume
+    cargo run --release -p diptych-train -- fit configs/train/emoji-styles-unlabelled.toml --seeds 3 --out target/runs/emoji-styles-unlabelled --resume
+    cargo run --release -p diptych-train -- eval --run target/runs/emoji-styles-labelled
+    cargo run --release -p diptych-train -- eval --run target/runs/emoji-styles-unlabelled
 
 # Fetch pictures that were not made for training, with captions in a dozen languages, and write the prepared data set.
 stamps-data:

@@ -65,6 +65,9 @@ pub enum Error {
         /// The groups in the batch.
         batch: String,
     },
+    /// Vectors give away more than the run file allows.
+    #[error("{0}; --allow-leaks exports all the same")]
+    Leaks(String),
     /// A helper thread of the loader stopped without an error of its own.
     #[error("the loader's thread stopped early")]
     LoaderStopped,

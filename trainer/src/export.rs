@@ -5,10 +5,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use diptych_model::bundle::{Bundle, BundleBuilder, DataSource, Training as Provenance};
+use diptych_model::{Modality, Space};
 
 use crate::error::{Error, Result};
 use crate::eval::Tables;
 use crate::fit::Training;
+use crate::import;
+use crate::run_file::LeakLimit;
 use crate::shards::{Dataset, Manifest, TextKind, TextRow};
 
 /// Pictures among the golden inputs, spread over the dataset.
@@ -35,6 +38,41 @@ impl fmt::Display for ExportReport {
     }
 }
 
+/// Checks what the probes of `tables` read against the limits of a run file.
+///
+/// # Errors
+/// [`Error::Leaks`] naming every limit that is exceeded, [`Error::Setting`] for one on what was not
+/// measured.
+pub fn check_leaks(limits: &[LeakLimit], tables: &Tables) -> Result<()> {
+    let mut exceeded = Vec::new();
+    for LeakLimit { modality, space, factor, most } in limits {
+        let modality = match modality {
+            Modality::Image => "image",
+            Modality::Text => "text",
+        };
+        let mut readings = tables.probes.iter();
+        let found = readings.find(|r| r.modality == modality && r.factor == *factor);
+        let found = found.ok_or_else(|| {
+            let message =
+                format!("the data has no `{factor}` that probes could read of {modality}s");
+            Error::setting("export.limits.factor", message)
+        })?;
+        let (space, accuracy) = match space {
+            Space::Shared => ("shared", found.shared),
+            Space::Exclusive => ("exclusive", found.exclusive),
+        };
+        let read = accuracy.linear.max(accuracy.mlp);
+        if read > *most {
+            exceeded.push(format!(
+                "`{factor}` is read from {space} {modality} vectors at {read:.3}, more than {most} \
+                 (chance {:.3})",
+                found.chance
+            ));
+        }
+    }
+    if exceeded.is_empty() { Ok(()) } else { Err(Error::Leaks(exceeded.join("; "))) }
+}
+
 /// Writes the bundle of a trained run, with what `tables` measured, to `to`.
 ///
 /// # Errors
@@ -59,6 +97,9 @@ pub fn export(training: &Training, tables: &Tables, to: &Path) -> Result<ExportR
         seed: run.seed,
         metrics: metrics.map_err(|error| Error::setting("metrics", error.to_string()))?,
     };
+    if let Some(earlier) = &run.initial_weights {
+        inherit(&mut builder.training, &import::provenance(earlier)?);
+    }
     let calibrated = tables.calibration.as_ref();
     builder.calibration = calibrated.map(|found| found.calibration.to_json()).transpose()?;
     let dataset = Dataset::open(&run.data.folder)?;
@@ -80,6 +121,20 @@ impl ExportReport {
             embedding_digest: bundle.embedding_digest().to_owned(),
         })
     }
+}
+
+/// Adds the data and licences of weights that these were made from.
+pub(crate) fn inherit(own: &mut Provenance, earlier: &Provenance) {
+    for source in &earlier.data {
+        if !own.data.contains(source) {
+            own.data.push(source.clone());
+        }
+    }
+    let both = [&own.licence[..], &earlier.licence].join(" AND ");
+    let mut licences: Vec<&str> = both.split(" AND ").filter(|name| !name.is_empty()).collect();
+    licences.sort_unstable();
+    licences.dedup();
+    own.licence = licences.join(" AND ");
 }
 
 /// `package 1.2.3` split into name and version.
@@ -122,4 +177,63 @@ pub(crate) fn golden_texts(dataset: &Dataset) -> Result<Vec<String>> {
     let stride = (names.len() / GOLDEN_CONCEPTS).max(1);
     let chosen = names.into_values().skip(stride / 2).step_by(stride).take(GOLDEN_CONCEPTS);
     Ok(chosen.flat_map(BTreeMap::into_values).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::probe::{Accuracy, Reading};
+
+    /// Style is read at 0.9 from the shared vectors of pictures, at chance from the exclusive ones.
+    fn tables() -> Tables {
+        let reading = Reading {
+            modality: "image".to_owned(),
+            factor: "style".to_owned(),
+            chance: 0.33,
+            shared: Accuracy { linear: 0.7, mlp: 0.9 },
+            exclusive: Accuracy { linear: 0.33, mlp: 0.33 },
+            ..Reading::default()
+        };
+        Tables { probes: vec![reading], ..Tables::default() }
+    }
+
+    fn limit(space: Space, factor: &str, most: f64) -> LeakLimit {
+        LeakLimit { modality: Modality::Image, space, factor: factor.to_owned(), most }
+    }
+
+    #[test]
+    fn the_better_probe_counts_against_a_limit() {
+        let allowed = [limit(Space::Shared, "style", 0.9), limit(Space::Exclusive, "style", 0.5)];
+        check_leaks(&allowed, &tables()).unwrap();
+        let error = check_leaks(&[limit(Space::Shared, "style", 0.8)], &tables()).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("`style` is read from shared image vectors at 0.900"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_limit_on_what_was_not_measured_is_refused_by_name() {
+        let error = check_leaks(&[limit(Space::Shared, "mood", 0.8)], &tables()).unwrap_err();
+        assert!(error.to_string().contains("mood"), "{error}");
+    }
+
+    #[test]
+    fn weights_made_from_others_carry_their_data_and_licences() {
+        let of = |name: &str, licence: &str| Provenance {
+            data: vec![DataSource {
+                name: name.to_owned(),
+                version: String::new(),
+                licence: licence.to_owned(),
+            }],
+            licence: format!("Apache-2.0 AND {licence}"),
+            ..Provenance::default()
+        };
+        let mut own = of("stamps", "GPL-2.0-or-later");
+        inherit(&mut own, &of("noto", "MIT"));
+        inherit(&mut own, &of("noto", "MIT"));
+        assert_eq!(own.licence, "Apache-2.0 AND GPL-2.0-or-later AND MIT");
+        assert_eq!(own.data.len(), 2);
+    }
 }

@@ -12,7 +12,7 @@ use diptych_model::preprocess::{ImagePreprocessing, TokenizerConfig};
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{Error, Result};
-use crate::export::{ExportReport, golden_images, golden_texts, licences, sources};
+use crate::export::{self, ExportReport, golden_images, golden_texts, licences, sources};
 use crate::fit::RUN_COPY;
 use crate::run_file::RunFile;
 use crate::shards::Dataset;
@@ -74,6 +74,27 @@ pub(crate) fn weights(source: &Path) -> Result<BTreeMap<String, Tensor>> {
     let newest = newest
         .ok_or_else(|| Error::checkpoint(source, "is neither a bundle nor a run's folder"))?;
     Ok(newest.weights)
+}
+
+/// Where the weights of a bundle, or of a run whose data is at hand, come from.
+///
+/// # Errors
+/// If the folder is neither, or its data is gone.
+pub(crate) fn provenance(source: &Path) -> Result<Provenance> {
+    if source.join("bundle.json").is_file() {
+        return Ok(Bundle::open(source)?.manifest().training.clone());
+    }
+    let run = RunFile::read(&source.join(RUN_COPY))?;
+    let dataset = Dataset::open(&run.data.folder)?;
+    let mut own = Provenance {
+        data: sources(dataset.manifest()),
+        licence: licences(dataset.manifest()),
+        ..Provenance::default()
+    };
+    if let Some(earlier) = &run.initial_weights {
+        export::inherit(&mut own, &provenance(earlier)?);
+    }
+    Ok(own)
 }
 
 /// What a bundle is built from.
@@ -165,19 +186,7 @@ impl Parts {
         self.weights.retain(|name, _| !is_head(name));
         self.weights.extend(other.weights.into_iter().filter(|(name, _)| is_head(name)));
         self.model.heads = other.model.heads;
-        for source in other.training.data {
-            if !self.training.data.contains(&source) {
-                self.training.data.push(source);
-            }
-        }
-        if self.training.licence != other.training.licence {
-            let both = [&self.training.licence[..], &other.training.licence].join(" AND ");
-            let mut licences: Vec<&str> =
-                both.split(" AND ").filter(|licence| !licence.is_empty()).collect();
-            licences.sort_unstable();
-            licences.dedup();
-            self.training.licence = licences.join(" AND ");
-        }
+        export::inherit(&mut self.training, &other.training);
     }
 }
 

@@ -79,6 +79,9 @@ struct ExportArgs {
     /// The bundle's folder.
     #[arg(long)]
     to: PathBuf,
+    /// Export also what gives away more than the run file's limits allow.
+    #[arg(long)]
+    allow_leaks: bool,
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +141,9 @@ fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
     let training = Training::of_checkpoint(&args.run, args.data.as_deref(), &device::open("cpu")?)?;
     let questions = Questions::all(&training.withheld);
     let tables = eval::evaluate(&Subject::of_training(&training), &questions)?;
+    if !args.allow_leaks {
+        export::check_leaks(&training.run.export.limits, &tables)?;
+    }
     let report = export::export(&training, &tables, &args.to)?;
     writeln!(std::io::stdout(), "{report}")?;
     Ok(())

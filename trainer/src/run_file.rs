@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use diptych_model::ModelConfig;
+use diptych_model::{Modality, ModelConfig, Space};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -49,6 +49,31 @@ pub struct RunFile {
     pub cadence: Cadence,
     /// What is trained, in order. At least one.
     pub stages: Vec<Stage>,
+    /// What a model must not give away to be exported.
+    #[serde(default)]
+    pub export: ExportRules,
+}
+
+/// What a model must not give away to be exported.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportRules {
+    /// The most that probes may read from which vectors.
+    pub limits: Vec<LeakLimit>,
+}
+
+/// The most that probes may read of one factor from vectors of one kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeakLimit {
+    /// Whose vectors.
+    pub modality: Modality,
+    /// Which of them.
+    pub space: Space,
+    /// A label column of the data, `concept` or `language`.
+    pub factor: String,
+    /// The highest accuracy of the better of the two probes, 0 to 1.
+    pub most: f64,
 }
 
 const fn default_initial_scale() -> f64 {
@@ -223,6 +248,10 @@ impl RunFile {
         if stops && self.cadence.evaluate_every == 0 {
             let message = "must be above 0 where a stage has early_stop";
             return Err(Error::setting("cadence.evaluate_every", message));
+        }
+        if let Some(limit) = self.export.limits.iter().find(|l| !(0.0..=1.0).contains(&l.most)) {
+            let message = format!("of `{}` must be in 0..=1", limit.factor);
+            return Err(Error::setting("export.limits.most", message));
         }
         if self.stages.is_empty() {
             return Err(Error::setting("stages", "there must be at least one"));

@@ -20,7 +20,7 @@ use classifier::{Kind, Rows, accuracy};
 use factors::Factor;
 
 /// What was read of one factor from one modality.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// `image` or `text`.
     pub modality: String,

@@ -117,8 +117,8 @@ fn a_spaced_word_is_one_and_elsewhere_each_ngram_is() {
         |text| ngrams(HashedNgrams::default()).tokenize(text, false).unwrap().word_lengths;
     // "<red>": itself, three n-grams of 3 and two of 4; "<heart>": itself, 5, 4 and 3.
     assert_eq!(lengths("Red heart"), [6, 13]);
-    // 赤い: two of one character and one of two.
-    assert_eq!(lengths("a 赤い"), [2, 1, 1, 1]);
+    // "<a>" has no shorter n-grams. 赤い: two of one character and one of two.
+    assert_eq!(lengths("a 赤い"), [1, 1, 1, 1]);
 }
 
 #[test]
