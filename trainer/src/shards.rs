@@ -19,7 +19,7 @@ mod tests;
 mod write;
 
 pub use manifest::{Counts, Manifest, ShardFile, Skipped, Source};
-pub use read::{Dataset, Rows};
+pub use read::{Dataset, ImageBytes, Rows};
 pub use schema::IMAGE_COLUMNS;
 pub use write::DatasetWriter;
 

@@ -10,12 +10,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use diptych_model::preprocess::{ImageLimits, decode};
 use image::RgbImage;
-use parquet::data_type::ByteArray;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::preprocessing::Preprocessing;
-use crate::shards::{Dataset, RowAt};
+use crate::shards::{Dataset, ImageBytes, RowAt};
 
 /// A drawn view is sampled from a picture with this many pixels for each three of the tower's.
 const DETAIL: u32 = 4;
@@ -64,7 +63,7 @@ struct Encoded {
 }
 
 struct Held {
-    pictures: Arc<Vec<ByteArray>>,
+    pictures: Arc<Vec<ImageBytes>>,
     bytes: usize,
     last_used: u64,
 }
@@ -87,7 +86,7 @@ impl Pixels {
     }
 
     /// The file of the picture at `at`.
-    pub(super) fn file(&self, at: RowAt) -> Result<ByteArray> {
+    pub(super) fn file(&self, at: RowAt) -> Result<ImageBytes> {
         let held = {
             let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
             encoded.get(&self.dataset, (at.shard, at.row_group))?
@@ -123,7 +122,7 @@ impl Pixels {
 }
 
 impl Encoded {
-    fn get(&mut self, dataset: &Dataset, key: (u32, u32)) -> Result<Arc<Vec<ByteArray>>> {
+    fn get(&mut self, dataset: &Dataset, key: (u32, u32)) -> Result<Arc<Vec<ImageBytes>>> {
         self.clock += 1;
         let last_used = self.clock;
         if let Some(held) = self.groups.get_mut(&key) {
@@ -131,7 +130,7 @@ impl Encoded {
             return Ok(Arc::clone(&held.pictures));
         }
         let pictures = Arc::new(dataset.image_bytes(key.0, key.1)?);
-        let bytes = pictures.iter().map(ByteArray::len).sum();
+        let bytes = pictures.iter().map(ImageBytes::len).sum();
         while self.bytes + bytes > self.most {
             let oldest = self.groups.iter().min_by_key(|(_, held)| held.last_used);
             let Some(oldest) = oldest.map(|(key, _)| *key) else { break };

@@ -15,6 +15,9 @@ use super::manifest::{ShardFile, file_sha256};
 use super::{ImageHead, ImageRow, Manifest, RowAt, Split, TextKind, TextRow, schema};
 use crate::error::{Error, Result};
 
+/// The file of a picture; clones share it.
+pub type ImageBytes = ByteArray;
+
 /// Where `image.bytes` stands among the leaves of a picture shard's schema.
 const IMAGE_BYTES_LEAF: usize = 0;
 
@@ -68,7 +71,7 @@ impl Dataset {
     ///
     /// # Errors
     /// Names the shard when it cannot be read.
-    pub fn image_bytes(&self, shard: u32, row_group: u32) -> Result<Vec<ByteArray>> {
+    pub fn image_bytes(&self, shard: u32, row_group: u32) -> Result<Vec<ImageBytes>> {
         let mut shards = self.manifest.files.iter().filter(|f| f.path.starts_with("images-"));
         let file = shards.nth(shard as usize);
         let file = file.ok_or_else(|| Error::data(&self.folder, "has fewer picture shards"))?;
