@@ -82,7 +82,7 @@ emoji-styles:
 # Fetch pictures that were not made for training, with captions in a dozen languages, and write the prepared data set.
 stamps-data:
     bash scripts/fetch-stamps.sh target/stamps
-    cargo run --release -p diptych-train -- prepare folder --images target/stamps/stamps --captions target/stamps/captions.jsonl --labels category --licence GPL-2.0-or-later --out target/stamps-data
+    cargo run --release -p diptych-train -- prepare folder --images target/stamps/stamps --captions target/stamps/stamps/captions.jsonl --labels category --licence GPL-2.0-or-later --out target/stamps-data
 
 # Slow checks: many kills, accuracy over gRPC, timings. Run before an issue is called resolved.
 long:

@@ -4,7 +4,7 @@
 # not made for training, in a dozen languages. The package is under GPL-2 as a whole: nothing of it is part of this repository.
 #
 #   scripts/fetch-stamps.sh [DEST]     (target/stamps)
-#   diptych-train prepare folder --images DEST/stamps --captions DEST/captions.jsonl --labels category --out DATASET
+#   diptych-train prepare folder --images DEST/stamps --captions DEST/stamps/captions.jsonl --labels category --out DATASET
 #
 # Wants apt-get and dpkg-deb (Debian and its like) and Python 3. What is there already is left alone.
 set -euo pipefail
@@ -62,8 +62,8 @@ def texts(path):
 
 
 pictures, without = 0, 0
-captions = target / "captions.jsonl"
-partial = target / "captions.jsonl.partial"
+captions = target / "stamps" / "captions.jsonl"
+partial = target / "stamps" / "captions.jsonl.partial"
 with partial.open("w", encoding="utf-8") as out:
     for picture in sorted(root.rglob("*.png")):
         # NAME_mirror.png and NAME_flip.png are drawn for the same text file.
