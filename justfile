@@ -65,7 +65,7 @@ emoji-export:
     cargo run --release -p diptych-train -- export --run target/runs/emoji-sentences --to server/sample/bundle
     cargo run --release -p diptych-train -- sample --data target/emoji-data --out server/sample/emoji.tar.gz
 
-# What the served bundle cannot show: names withheld from training, and a drawing style never seen.
+# What the served bundle cannot show (ten minutes): names withheld from training, and a drawing style never seen.
 emoji-withheld:
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/openmoji-data --styles openmoji
     cargo run --release -p diptych-train -- fit configs/train/emoji-split-withheld.toml --out target/runs/withheld --resume
