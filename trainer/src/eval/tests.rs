@@ -11,6 +11,7 @@ use super::*;
 use crate::fit::Training;
 use crate::run_file::RunFile;
 use crate::shards::{DatasetWriter, ImageRow, TextKind, TextRow};
+use crate::testing::colours_toml;
 
 /// A model to evaluate. The folder goes when this does.
 pub(super) struct Toy {
@@ -53,7 +54,8 @@ fn made(caption: &str, splits: &[Split]) -> Toy {
         }
     }
     writer.finish().unwrap();
-    let run = run(&data);
+    // The model of the colours, untrained: what is asked here does not depend on the weights.
+    let run = RunFile::parse(&colours_toml(&data, 1, 1, 1e-3), Path::new("run.toml")).unwrap();
     Toy { training: Training::open(&run, &Device::Cpu).unwrap(), folder }
 }
 
@@ -66,52 +68,6 @@ fn picture(concept: u8, framed: bool) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
-}
-
-fn run(data: &Path) -> RunFile {
-    let text = format!(
-        r#"
-name = "toys"
-domain = "toys"
-seed = 5
-[data]
-folder = "{}"
-[preprocessing.image]
-size = 16
-fit = "pad_white"
-filter = "bilinear"
-mean = [0.5, 0.5, 0.5]
-std = [0.5, 0.5, 0.5]
-[preprocessing.text]
-kind = "hashed_ngrams"
-buckets = 512
-[model.image_tower]
-kind = "conv"
-size = 16
-stem_stride = 2
-widths = [8, 16]
-groups = 4
-[model.text_tower]
-kind = "ngram_bag"
-buckets = 512
-width = 16
-hidden = 32
-[model.heads]
-shared = 16
-matryoshka = [8]
-exclusive_image = 8
-exclusive_text = 8
-exclusive_hidden = 16
-[[stages]]
-name = "joint"
-steps = 1
-batch = {{ concepts = 8, texts_per_concept = 2, second_pictures = 4, second_texts = 4 }}
-objective = {{ kind = "split" }}
-groups = [{{ prefixes = [""], learning_rate = 1e-3 }}]
-"#,
-        data.display()
-    );
-    RunFile::parse(&text, Path::new("run.toml")).unwrap()
 }
 
 #[test]
