@@ -18,13 +18,21 @@ use super::table::{Numbered, Rows};
 /// Rows decoded at a time: each may hold a picture.
 const ROWS: usize = 16;
 
-/// The rows of a file, counted from 1.
+/// The rows of a file, counted from 1. A row that cannot be read is the last one: the library's columns
+/// are out of step with each other from there on, and pictures would get the texts of others.
 pub(super) fn rows(path: &Path) -> Result<Rows> {
     let rows = RowIter::from_file_into(Box::new(open(path)?)).with_batch_size(ROWS);
     let row = |(number, row): (u64, Result<Row, ParquetError>)| -> Numbered {
-        (number, row.map(cells).map_err(|error| error.to_string()))
+        let fault = |error| format!("{error}; the rows from here on are not read");
+        (number, row.map(cells).map_err(fault))
     };
-    Ok(Box::new((1..).zip(rows).map(row)))
+    let mut numbered = (1..).zip(rows).map(row);
+    let mut sound = true;
+    Ok(Box::new(std::iter::from_fn(move || {
+        let next = sound.then(|| numbered.next()).flatten();
+        sound = next.as_ref().is_some_and(|(_, cells)| cells.is_ok());
+        next
+    })))
 }
 
 /// How many rows a file has.
@@ -116,15 +124,16 @@ mod tests {
         required int64 year;
     }";
 
-    fn write(path: &Path) {
+    fn write(path: &Path, texts: [&[u8]; 2]) {
         let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
         let mut writer =
             SerializedFileWriter::new(File::create(path).unwrap(), schema, Arc::default()).unwrap();
         let mut group = writer.next_row_group().unwrap();
-        let texts: [(&[&str], &[i16]); 3] =
-            [(&["picture"], &[2, 0]), (&["a.jpg"], &[2, 0]), (&["a dog", "a cat"], &[1, 1])];
-        for (values, defined) in texts {
-            let values: Vec<ByteArray> = values.iter().map(|text| ByteArray::from(*text)).collect();
+        let columns: [(&[&[u8]], &[i16]); 3] =
+            [(&[b"picture"], &[2, 0]), (&[b"a.jpg"], &[2, 0]), (&texts, &[1, 1])];
+        for (values, defined) in columns {
+            let values: Vec<ByteArray> =
+                values.iter().map(|text| ByteArray::from(text.to_vec())).collect();
             let mut column = group.next_column().unwrap().unwrap();
             column.typed::<ByteArrayType>().write_batch(&values, Some(defined), None).unwrap();
             column.close().unwrap();
@@ -140,7 +149,7 @@ mod tests {
     fn a_data_set_of_hugging_faces_form_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
-        write(&path);
+        write(&path, [b"a dog", b"a cat"]);
         assert_eq!(count(&path).unwrap(), 2);
         assert!(speaks(&path).unwrap());
         let rows: Vec<Numbered> = rows(&path).unwrap().collect();
@@ -153,6 +162,16 @@ mod tests {
         let second = rows[1].1.as_ref().unwrap();
         assert_eq!(second[0].1, Cell::Nothing);
         assert_eq!(rows[1].0, 2);
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_row_that_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, [b"\xff\xfe", b"a cat"]);
+        let rows: Vec<Numbered> = rows(&path).unwrap().collect();
+        assert_eq!(rows.len(), 1);
+        assert!(rows[0].1.as_ref().unwrap_err().ends_with("the rows from here on are not read"));
     }
 
     #[test]
