@@ -84,9 +84,17 @@ stamps-data:
     bash scripts/fetch-stamps.sh target/stamps
     cargo run --release -p diptych-train -- prepare folder --images target/stamps/stamps --captions target/stamps/stamps/captions.jsonl --labels category --licence GPL-2.0-or-later --out target/stamps-data
 
-# Slow checks: many kills, accuracy over gRPC, timings. Run before an issue is called resolved.
+# Slow checks: hundreds of kills, power losses and full disks, accuracy over gRPC, timings. Run before an issue is called resolved.
 long:
     cargo test --release -p diptych-tests -- --ignored --nocapture
+
+# What 10,000, 100,000 and a million vectors cost: ingest, start, memory, searches while writes go on. An hour; takes other sizes.
+bench-million *sizes:
+    cargo run --release -p diptych-tests --example million -- {{sizes}}
+
+# Search by vector through gRPC beside Milvus standalone, same vectors and callers, in turn: fifteen minutes.
+bench-milvus rows="100000":
+    bash scripts/bench-milvus.sh {{rows}}
 
 # A training step by stage, beside the same network in PyTorch (Debian's python3-torch): eight minutes.
 bench-train:

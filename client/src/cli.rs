@@ -1,18 +1,24 @@
 //! From arguments to an exit code: 0 ok, 1 failure, 2 usage.
 //!
 //! - `args`: what can be said; `out`: where answers go
-//! - `search`, `embed`, `put`, `items`, `collections`, `info`: a command each
+//! - `search` (with `explain`), `embed`, `put`, `items`, `collections`, `recall`, `alias`, `snapshot`, `operation`, `info`: a
+//!   command each, `alias` with `reembed`, `operation` with `compact`
 //! - `value`, `table`, `pictures`: how things look, as JSON and for people
 
+mod alias;
 mod args;
 mod collections;
 mod embed;
+mod explain;
 mod info;
 mod items;
+mod operation;
 mod out;
 mod pictures;
 mod put;
+mod recall;
 mod search;
+mod snapshot;
 mod table;
 mod value;
 
@@ -72,6 +78,24 @@ async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         }
         Command::Collections(args) => {
             collections::run(&connect(&shared).await?, args.command, out).await?;
+        }
+        Command::Recall(args) => recall::run(&connect(&shared).await?, &shared, args, out).await?,
+        Command::Alias { command } => alias::run(&connect(&shared).await?, command, out).await?,
+        Command::Reembed { command } => {
+            let client = connect(&shared).await?;
+            return alias::reembed(&client, &shared, command, out).await;
+        }
+        Command::Snapshot { command } => {
+            let client = connect(&shared).await?;
+            return snapshot::run(&client, &shared, command, out).await;
+        }
+        Command::Operation { command } => {
+            let client = connect(&shared).await?;
+            return operation::run(&client, &shared, command, out).await;
+        }
+        Command::Compact { of, waiting } => {
+            let client = connect(&shared).await?;
+            return operation::compact(&client, &shared, (of, waiting), out).await;
         }
         Command::Info => info::run(&connect(&shared).await?, out).await?,
     }

@@ -1,19 +1,24 @@
 //! One connection, a method for each thing one does.
 
+mod lasting;
+
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::answers::Answers;
 use crate::error::{Error, Result, unreachable};
 use crate::options::{Options, endpoint, url};
 use crate::retry::Budget;
 use crate::v1;
+use crate::v1::admin_service_client::AdminServiceClient;
 use crate::v1::collection_service_client::CollectionServiceClient;
 use crate::v1::embedding_service_client::EmbeddingServiceClient;
 use crate::v1::info_service_client::InfoServiceClient;
 use crate::v1::item_service_client::ItemServiceClient;
+use crate::v1::operation_service_client::OperationServiceClient;
 use crate::v1::search_service_client::SearchServiceClient;
 
 /// A connection to a server. Clones share it.
@@ -117,6 +122,8 @@ impl Client {
     raw!(item_service, ItemServiceClient);
     raw!(collection_service, CollectionServiceClient);
     raw!(info_service, InfoServiceClient);
+    raw!(operation_service, OperationServiceClient);
+    raw!(admin_service, AdminServiceClient);
 
     calls! {
         /// The pictures that a text describes.
@@ -125,6 +132,8 @@ impl Client {
         search_image_to_text = search_service.search_image_to_text(SearchImageToTextRequest) -> SearchImageToTextResponse;
         /// The items nearest to a weighted sum of pictures, texts, vectors and stored items.
         search = search_service.search(SearchRequest) -> SearchResponse;
+        /// Why one item scores as it does for a search, and where it stands among all.
+        explain_match = search_service.explain_match(ExplainMatchRequest) -> ExplainMatchResponse;
         /// The vectors of a picture.
         embed_image = embedding_service.embed_image(EmbedImageRequest) -> EmbedImageResponse;
         /// The vectors of a text.
@@ -139,8 +148,24 @@ impl Client {
         get_collection = collection_service.get_collection(GetCollectionRequest) -> GetCollectionResponse;
         /// A page of collections by name.
         list_collections = collection_service.list_collections(ListCollectionsRequest) -> ListCollectionsResponse;
+        /// How much of the exact answer each index of a collection finds.
+        measure_recall = collection_service.measure_recall(MeasureRecallRequest) -> MeasureRecallResponse;
         /// A page of the bundles that are loaded.
         list_models = info_service.list_models(ListModelsRequest) -> ListModelsResponse;
+        /// A page of aliases by name.
+        list_aliases = collection_service.list_aliases(ListAliasesRequest) -> ListAliasesResponse;
+        /// A page of snapshots, newest first.
+        list_snapshots = collection_service.list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse;
+        /// One operation.
+        get_operation = operation_service.get_operation(GetOperationRequest) -> GetOperationResponse;
+        /// A page of operations, newest first.
+        list_operations = operation_service.list_operations(ListOperationsRequest) -> ListOperationsResponse;
+        /// Asks an operation to stop; what it did is taken back.
+        cancel_operation = operation_service.cancel_operation(CancelOperationRequest) -> CancelOperationResponse;
+        /// An operation once it has ended, or as it is when the time is up; [`Client::wait`] waits for longer than one call.
+        wait_operation = operation_service.wait_operation(WaitOperationRequest) -> WaitOperationResponse;
+        /// Begins to rewrite what is derived from a collection without what was deleted. Done twice it does no harm.
+        compact = admin_service.compact(CompactRequest) -> CompactResponse;
     }
 
     writes! {
@@ -148,12 +173,30 @@ impl Client {
         upsert_item = item_service.upsert_item(UpsertItemRequest) -> UpsertItemResponse;
         /// Puts several items, each with an outcome of its own.
         batch_upsert_items = item_service.batch_upsert_items(BatchUpsertItemsRequest) -> BatchUpsertItemsResponse;
-        /// Deletes items by id or group; what is not there is no error.
+        /// Deletes items by id, group or filter; what is not there is no error.
         delete_items = item_service.delete_items(DeleteItemsRequest) -> DeleteItemsResponse;
         /// Makes a collection.
         create_collection = collection_service.create_collection(CreateCollectionRequest) -> CreateCollectionResponse;
         /// Deletes a collection with all its items.
         delete_collection = collection_service.delete_collection(DeleteCollectionRequest) -> DeleteCollectionResponse;
+        /// Changes settings of a collection.
+        update_collection = collection_service.update_collection(UpdateCollectionRequest) -> UpdateCollectionResponse;
+        /// Points an alias at a collection.
+        set_alias = collection_service.set_alias(SetAliasRequest) -> SetAliasResponse;
+        /// Deletes an alias; its collection stays.
+        delete_alias = collection_service.delete_alias(DeleteAliasRequest) -> DeleteAliasResponse;
+        /// Begins to write a snapshot of a collection.
+        create_snapshot = collection_service.create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse;
+        /// Begins to make a collection of a snapshot.
+        restore_snapshot = collection_service.restore_snapshot(RestoreSnapshotRequest) -> RestoreSnapshotResponse;
+        /// Deletes a snapshot.
+        delete_snapshot = collection_service.delete_snapshot(DeleteSnapshotRequest) -> DeleteSnapshotResponse;
+        /// Begins to embed the collection of an alias by another bundle, into a new collection.
+        start_reembed = collection_service.start_reembed(StartReembedRequest) -> StartReembedResponse;
+        /// Moves the alias to the new collection.
+        finish_reembed = collection_service.finish_reembed(FinishReembedRequest) -> FinishReembedResponse;
+        /// Takes what was written since back to the old collection, and moves the alias there.
+        rollback_reembed = collection_service.rollback_reembed(RollbackReembedRequest) -> RollbackReembedResponse;
     }
 
     /// Version, limits and engines of the server.
@@ -166,6 +209,19 @@ impl Client {
             async move { client.get_server_info(request).await }
         };
         self.call(v1::GetServerInfoRequest {}, send).await
+    }
+
+    /// Several searches at once, answered as they are done. The deadline bounds the time to the first sign of the server; the
+    /// answers go on at their own pace.
+    ///
+    /// # Errors
+    /// As every call, for the batch as a whole; a search that fails is an answer with a status.
+    pub async fn batch_search(&self, request: v1::BatchSearchRequest) -> Result<Answers> {
+        let send = |request| {
+            let mut client = self.search_service();
+            async move { client.batch_search(request).await }
+        };
+        Ok(Answers::new(self.call(request, send).await?))
     }
 
     /// All bundles that are loaded.

@@ -26,11 +26,13 @@
 //! ```
 //!
 //! - [`Client`]: a method for each thing one does; the generated clients for all else
+//! - [`Answers`]: those of a batch of searches, as they come
 //! - [`Options`], [`RetryPolicy`]: deadlines, timeouts, retries
 //! - [`Error`]: kind, reason, fields at fault, when to come back
 //! - the functions: short ways to make common requests
 //! - [`v1`]: the messages of the contract
 
+mod answers;
 mod client;
 mod error;
 mod options;
@@ -39,6 +41,7 @@ mod retry;
 
 pub use diptych_proto::v1;
 
+pub use self::answers::Answers;
 pub use self::client::Client;
 pub use self::error::{Error, FieldViolation, Kind, Resource, Result};
 pub use self::options::Options;

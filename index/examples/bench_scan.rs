@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use diptych_index::{
-    CollectionSpec, Comparison, Dims, EmbeddedConfig, EmbeddedEngine, Engine, Filter, ItemId,
-    Metadata, Modality, Nearest, NewItem, PutBatch, SearchQuery, Space, Term, TermSource, Value,
-    Vectors, search,
+    BuilderKind, CollectionSpec, Comparison, Dims, EmbeddedConfig, EmbeddedEngine, Engine, Filter,
+    ItemId, Metadata, Modality, Nearest, NewItem, PutBatch, SearchQuery, Space, Term, TermSource,
+    Value, VectorStorage, Vectors, search,
 };
 
 const NAME: &str = "bench";
@@ -94,6 +94,8 @@ async fn fill(engine: &EmbeddedEngine, rows: usize, dims: &Dims) -> anyhow::Resu
         dims: *dims,
         keep_source: true,
         description: String::new(),
+        storage: VectorStorage::default(),
+        graph: BuilderKind::default(),
     };
     engine.create_collection(spec).await?;
     let started = Instant::now();
@@ -129,23 +131,22 @@ async fn nearest(engine: &EmbeddedEngine, dims: &Dims, exact: bool) -> anyhow::R
     let style = |op, value| Filter::Compare { field: "style".to_owned(), op, value };
     let half = style(Comparison::Lt, Value::Int(50));
     let hundredth = style(Comparison::Eq, Value::Int(7));
-    for (what, k, filter) in [
-        ("nearest 10", 10, None),
-        ("nearest 200", 200, None),
-        ("nearest 10, half pass a filter", 10, Some(half)),
-        ("nearest 10, 1 % pass a filter", 10, Some(hundredth)),
+    for (what, k, filter, prefix_dims) in [
+        ("nearest 10", 10, None, 0),
+        ("nearest 200", 200, None, 0),
+        ("nearest 200, by a quarter of the dimensions", 200, None, shared / 4),
+        ("nearest 10, half pass a filter", 10, Some(half), 0),
+        ("nearest 10, 1 % pass a filter", 10, Some(hundredth), 0),
     ] {
         let filter = filter.map(std::sync::Arc::new);
         let mut times = Vec::with_capacity(QUERIES);
         for n in 0..QUERIES {
+            let vector = vector(u64::MAX - n as u64, shared);
             let query = Nearest {
-                modality: Modality::Text,
-                space: Space::Shared,
-                vector: vector(u64::MAX - n as u64, shared),
                 filter: filter.clone(),
-                k,
-                ef_search: 0,
                 exact,
+                prefix_dims,
+                ..Nearest::new(Modality::Text, Space::Shared, vector, k)
             };
             let started = Instant::now();
             engine.nearest(NAME, query).await?;
@@ -160,6 +161,7 @@ async fn composed(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
     let shared = dims.shared.context("a shared space")?;
     for (what, both) in [("search, one term, one per group", false), ("search, two spaces", true)] {
         let mut times = Vec::with_capacity(QUERIES);
+        let (mut found, mut right) = (0, 0);
         for n in 0..QUERIES {
             let source = TermSource::Vector {
                 vector: vector(u64::MAX - n as u64, shared),
@@ -170,23 +172,18 @@ async fn composed(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
                 let source = TermSource::Item(ItemId::try_new(format!("item-{n}"))?);
                 terms.push(Term { source, weight: -0.5, space: Space::Exclusive });
             }
-            let query = SearchQuery {
-                target: Modality::Text,
-                terms,
-                filter: None,
-                k: 10,
-                min_score: None,
-                one_per_group: true,
-                ef_search: 0,
-                exact: false,
-                resume: None,
-                term_scores: false,
-            };
+            let query =
+                SearchQuery { one_per_group: true, ..SearchQuery::new(Modality::Text, terms, 10) };
             let started = Instant::now();
-            search(engine, NAME, &query).await?;
+            let hits = search(engine, NAME, &query).await?.hits;
             times.push(started.elapsed());
+            let exact = SearchQuery { exact: true, ..query };
+            let exact = search(engine, NAME, &exact).await?.hits;
+            found += hits.iter().filter(|hit| exact.iter().any(|right| right.id == hit.id)).count();
+            right += exact.len();
         }
         report(what, times);
+        print(&format!("{what}: found {found} of {right} exact hits"));
     }
     Ok(())
 }

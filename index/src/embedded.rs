@@ -1,26 +1,44 @@
 //! The engine in this process: LMDB as the store of record, rows in memory, graphs above a size.
 //!
 //! - `store`: what is on disk
-//! - `view`: rows in memory that a search reads; `load`: from the store at start
+//! - `view`: what a search reads, per (modality, space): `segment`s, which do not change any more,
+//!   and a `delta` of newer rows, both of `rows`; `load`: from files and store at start
 //! - `prepare` -> `writer` -> `job` -> `state`: the way of a write
-//! - `scan`: the way of a search; `read`: get, list and vectors
-//! - `builder`: graphs, in the background
+//! - `plan`, `scan`: the way of a search; `prefix`: by the first components only; `sum`: in several spaces; `read`: get, list
+//!   and vectors; `draw`: rows at random
+//! - `held`, `pins`: generations held for later pages
+//! - `slots` says by `merge` which segments are due; `builder` makes them in the background
+//! - `snapshot`: a collection to a file and back; `admin`: aliases, changes, settings
 
+mod admin;
 mod builder;
 mod config;
+mod delta;
+mod draw;
+mod held;
 mod job;
 mod load;
+mod merge;
 mod open;
+mod pins;
+mod plan;
+mod prefix;
 mod prepare;
 mod read;
+mod rows;
 mod scan;
+mod segment;
+mod slots;
+mod snapshot;
 mod state;
+mod sum;
 mod view;
 mod writer;
 
 use std::{
     collections::BTreeMap,
     fmt,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,27 +54,41 @@ use rayon::ThreadPool;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use self::config::EmbeddedConfig;
+pub(crate) use self::view::Entry;
 use self::{
+    pins::Pins,
     scan::Question,
+    segment::Segment,
     view::View,
     writer::{Message, Reply, Write},
 };
 use crate::{
     engine::{
-        Capabilities, DeleteBatch, DeleteOutcome, Engine, Fields, Nearest, Neighbours, Pages,
-        PutBatch, PutOutcome, RequestKey, Scan, ScanPage, StoredOutcome, StoredVector,
+        Capabilities, DeleteBatch, DeleteOutcome, Draw, Drawn, Engine, Fields, Nearest, Neighbours,
+        Pages, Pin, PinId, PutBatch, PutOutcome, RequestKey, Scan, ScanPage, Selection,
+        StoredOutcome, StoredVector, Sum,
     },
     error::{Error, Kind, Rejection, Result},
     store::{
-        Store,
+        HIDDEN, Store,
         key::{CollectionId, Slot},
-        record::CollectionRecord,
+        record::{AliasRecord, CollectionRecord},
     },
     types::{CollectionInfo, CollectionSpec, Item, ItemId, Modality, Space},
 };
 
 /// Collections by name.
 type Collections = ArcSwap<BTreeMap<String, Arc<Collection>>>;
+/// What aliases stand for, by name.
+type Aliases = ArcSwap<BTreeMap<String, AliasRecord>>;
+
+/// The collections that callers see.
+fn by_name<'a>(
+    states: impl Iterator<Item = &'a state::State>,
+) -> BTreeMap<String, Arc<Collection>> {
+    let shown = states.filter(|state| !state.shared.spec.name.starts_with(HIDDEN));
+    shown.map(|state| (state.shared.spec.name.clone(), Arc::clone(&state.shared))).collect()
+}
 
 /// A collection as searches see it.
 #[derive(Debug)]
@@ -75,6 +107,11 @@ impl Collection {
             created_at_ms: record.created_at_ms,
             view: ArcSwap::from_pointee(view),
         }
+    }
+
+    /// The same rows under other settings.
+    fn with_spec(&self, spec: CollectionSpec) -> Self {
+        Self { spec, view: ArcSwap::new(self.view.load_full()), ..*self }
     }
 
     fn info(&self) -> CollectionInfo {
@@ -98,19 +135,31 @@ pub struct IndexStatus {
     pub space: Space,
     /// Rows in memory, with those that ended and were not compacted yet.
     pub rows: usize,
-    /// Rows that a graph covers; 0 without one.
+    /// Rows that graphs cover; 0 without one.
     pub graph_rows: usize,
+    /// Segments that the rows lie in, beside the newest.
+    pub segments: usize,
+    /// Rows of segments that ended.
+    pub ended: usize,
+    /// Rows that the start read from files of segments and not from the store.
+    pub rows_from_files: usize,
 }
 
 /// The engine in this process. Its calls need a tokio runtime around them.
 pub struct EmbeddedEngine {
     store: ArcSwapOption<Store>,
     collections: Arc<Collections>,
+    aliases: Arc<Aliases>,
+    snapshots: PathBuf,
+    now_ms: fn() -> u64,
     messages: mpsc::Sender<Message>,
     /// Places in the queue of the writing thread.
     queue: Arc<Semaphore>,
     /// Scans run here, not on the threads of tokio.
     scans: ThreadPool,
+    /// One thread for scans that nobody waits for.
+    bulk: ThreadPool,
+    pins: Arc<Pins>,
     walk_cost_rows: usize,
     cancel: Arc<AtomicBool>,
     /// The disk refused the last write.
@@ -137,8 +186,11 @@ impl EmbeddedEngine {
             view.slot(slot).map(|rows| IndexStatus {
                 modality: slot.modality(),
                 space: slot.space(),
-                rows: rows.rows,
-                graph_rows: rows.base.as_ref().map_or(0, |base| base.rows),
+                rows: rows.rows(),
+                graph_rows: sum(&rows.segments, |s| if s.walk().is_some() { s.len() } else { 0 }),
+                segments: rows.segments.len(),
+                ended: sum(&rows.segments, Segment::ended),
+                rows_from_files: sum(&rows.segments, |s| if s.was_read() { s.len() } else { 0 }),
             })
         });
         Ok(status.collect())
@@ -157,7 +209,8 @@ impl EmbeddedEngine {
         self.is_alive() && !self.refused.load(Ordering::Relaxed)
     }
 
-    /// Waits until no graph is due or under way.
+    /// Waits until nothing is due or under way in the index: segments, graphs, files. What the disk
+    /// refused is tried once more.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -226,6 +279,10 @@ impl Drop for EmbeddedEngine {
     }
 }
 
+fn sum(segments: &[Arc<Segment>], count: impl Fn(&Segment) -> usize) -> usize {
+    segments.iter().map(|segment| count(segment)).sum()
+}
+
 /// Waits for threads to end; false when one had panicked.
 fn join(threads: Vec<JoinHandle<()>>) -> bool {
     let mut sound = true;
@@ -249,7 +306,8 @@ async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl Engine for EmbeddedEngine {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "embedded", pages: Pages::BestEffort, exact: true, exact_scores: true }
+        let pages = if self.pins.keeps() { Pages::Pinned } else { Pages::BestEffort };
+        Capabilities { name: "embedded", pages, exact: true, exact_scores: true }
     }
 
     async fn create_collection(&self, spec: CollectionSpec) -> Result<CollectionInfo> {
@@ -259,7 +317,7 @@ impl Engine for EmbeddedEngine {
     }
 
     async fn collection(&self, name: &str) -> Result<CollectionInfo> {
-        Ok(self.open_collection(name)?.info())
+        Ok(self.open_named(name)?.info())
     }
 
     async fn collections(&self) -> Result<Vec<CollectionInfo>> {
@@ -281,7 +339,7 @@ impl Engine for EmbeddedEngine {
         let target = Arc::clone(&collection);
         let prepared = blocking(move || prepare::prepare(&store, &target, batch)).await;
         let batch = prepared.map_err(|error| match error.kind() {
-            Kind::Unavailable => error.not_committed(),
+            Kind::Unavailable | Kind::Full => error.not_committed(),
             _ => error,
         })?;
         self.write(|reply| Write::Put { collection, batch, reply }).await
@@ -290,6 +348,9 @@ impl Engine for EmbeddedEngine {
     async fn delete(&self, collection: &str, batch: DeleteBatch) -> Result<DeleteOutcome> {
         if let Some(request) = &batch.request {
             prepare::check_request(request)?;
+        }
+        if let Selection::Filter(filter) = &batch.selection {
+            filter.check()?;
         }
         let collection = self.open_collection(collection)?;
         self.write(|reply| Write::Delete { collection, batch, reply }).await
@@ -336,10 +397,15 @@ impl Engine for EmbeddedEngine {
         if let Some(filter) = &query.filter {
             filter.check()?;
         }
+        prefix::check(query.prefix_dims, vector.len())?;
+        let view = match &query.pin {
+            Some(pin) => held::held(&self.pins, &collection, pin)?,
+            None => collection.view.load_full(),
+        };
         let (sender, receiver) = oneshot::channel();
-        let view = collection.view.load_full();
         let walk_cost_rows = self.walk_cost_rows;
-        self.scans.spawn(move || {
+        let pool = if query.bulk { &self.bulk } else { &self.scans };
+        pool.spawn(move || {
             if sender.is_closed() {
                 // The caller left while the scan waited for its turn.
                 return;
@@ -354,15 +420,22 @@ impl Engine for EmbeddedEngine {
                 walk_cost_rows,
             };
             let slot = view.slot(Slot::new(query.modality, query.space));
-            let found = slot.map(|slot| scan::nearest(slot, &question));
+            let found = slot.map(|slot| match query.prefix_dims {
+                0 => plan::nearest(slot, &question),
+                dims => prefix::nearest(slot, &question, dims),
+            });
             // A caller that left does not need its answer.
             drop(sender.send((found, view.generation)));
         });
         let (found, generation) =
             receiver.await.map_err(|_| Error::internal("a scan ended early"))?;
-        let (neighbours, route) =
+        let (neighbours, route, visited) =
             found.ok_or_else(|| Error::internal("a space without rows was searched"))?;
-        Ok(Neighbours { neighbours, route, generation })
+        Ok(Neighbours { neighbours, route, visited, generation })
+    }
+
+    async fn nearest_sum(&self, collection: &str, sum: Sum) -> Result<Option<Neighbours>> {
+        self.best_sum(collection, sum).await
     }
 
     async fn vectors(
@@ -378,7 +451,36 @@ impl Engine for EmbeddedEngine {
         .await
     }
 
+    async fn pin(&self, collection: &str) -> Result<Option<Pin>> {
+        self.pin_now(collection).map(Some)
+    }
+
+    async fn keep(&self, collection: &str, pin: &Pin) -> Result<bool> {
+        self.keep_pin(collection, pin)
+    }
+
+    async fn pinned(&self, collection: &str, id: PinId) -> Result<Option<Pin>> {
+        self.find_pin(collection, id)
+    }
+
+    async fn pinned_vectors(
+        &self,
+        collection: &str,
+        pin: &Pin,
+        ids: &[ItemId],
+        space: Space,
+    ) -> Result<Vec<Option<StoredVector>>> {
+        self.vectors_of_pin(collection, pin, (ids, space)).await
+    }
+
+    async fn draw(&self, collection: &str, draw: Draw) -> Result<Drawn> {
+        let collection = self.open_collection(collection)?;
+        let view = collection.view.load_full();
+        blocking(move || Ok(draw::draw(&view, draw))).await
+    }
+
     async fn close(&self) -> Result<()> {
+        self.pins.clear();
         let threads = self.ask_to_end();
         let ended = blocking(move || Ok(join(threads))).await?;
         self.store.store(None);

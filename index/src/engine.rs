@@ -3,13 +3,27 @@
 //! [`Engine`] is what search and the server need of a vector database and no more. Fusion of
 //! terms, groups, minimum score and pages are written once, in [`mod@crate::search`], above it.
 
+mod admin;
+mod draw;
+mod pin;
+mod sum;
+
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    admin::{
+        Alias, AliasChange, ChangeKind, ChangePage, CollectionUpdate, EngineAdmin, ItemChange,
+        Progress, SnapshotInfo,
+    },
+    draw::{Draw, Drawn},
+    pin::{Pin, PinId},
+    sum::{Sum, SumPart},
+};
 use crate::{
-    error::{Rejection, Result},
+    error::{Error, Rejection, Result},
     filter::Filter,
     types::{CollectionInfo, CollectionSpec, Item, ItemId, Modality, NewItem, Space},
 };
@@ -81,19 +95,23 @@ pub struct PutOutcome {
 }
 
 /// Which items to delete.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Selection {
     /// These.
     Ids(Vec<ItemId>),
     /// All of one group.
     Group(String),
+    /// All that pass.
+    Filter(Arc<Filter>),
 }
 
 /// Items to be deleted together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DeleteBatch {
     /// Which.
     pub selection: Selection,
+    /// How many there must be at the moment of the delete, else nothing is deleted.
+    pub expected_count: Option<u64>,
     /// Makes the delete repeatable.
     pub request: Option<RequestKey>,
 }
@@ -103,7 +121,7 @@ pub struct DeleteBatch {
 pub struct DeleteOutcome {
     /// Items that were there.
     pub deleted: u64,
-    /// Ids that were not. Always 0 for a group.
+    /// Ids that were not. Always 0 for a group or a filter.
     pub not_found: u64,
     /// Generation of the collection after the delete.
     pub generation: u64,
@@ -173,6 +191,31 @@ pub struct Nearest {
     pub ef_search: usize,
     /// Bypass graphs.
     pub exact: bool,
+    /// Search this generation in place of the present one.
+    pub pin: Option<Pin>,
+    /// Nobody waits for it: it gives way to other searches.
+    pub bulk: bool,
+    /// Compare only the first so many components, by the cosine of these prefixes, bypassing
+    /// graphs; 0 for the whole vectors. Scores are those of the prefixes then.
+    pub prefix_dims: usize,
+}
+
+impl Nearest {
+    /// The nearest `k`, without further wishes.
+    pub fn new(modality: Modality, space: Space, vector: Vec<f32>, k: usize) -> Self {
+        Self {
+            modality,
+            space,
+            vector,
+            filter: None,
+            k,
+            ef_search: 0,
+            exact: false,
+            pin: None,
+            bulk: false,
+            prefix_dims: 0,
+        }
+    }
 }
 
 /// One neighbour.
@@ -186,13 +229,39 @@ pub struct Neighbour {
     pub score: f32,
 }
 
-/// How neighbours were found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How neighbours were found. A collection's rows lie in several parts; where these were searched
+/// in different ways, the least certain one is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Route {
     /// Every row was looked at: the right answer.
     Exact,
+    /// Every row that the filter allows was looked at: the right answer.
+    ExactFiltered,
+    /// A graph was walked and came back short, so every allowed row was looked at: the right
+    /// answer.
+    GraphEscalated,
     /// A graph was walked: most of the right answer.
     Graph,
+    /// A graph was walked along rows that the filter allows: most of the right answer.
+    GraphFiltered,
+}
+
+impl Route {
+    /// Whether the answer is the right one, not only most of it.
+    pub fn is_exact(self) -> bool {
+        self <= Self::GraphEscalated
+    }
+
+    /// The name that the wire has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::ExactFiltered => "exact_filtered",
+            Self::GraphEscalated => "graph_escalated",
+            Self::Graph => "graph",
+            Self::GraphFiltered => "graph_filtered",
+        }
+    }
 }
 
 /// Answer to [`Nearest`].
@@ -202,6 +271,8 @@ pub struct Neighbours {
     pub neighbours: Vec<Neighbour>,
     /// How they were found.
     pub route: Route,
+    /// Rows whose score was computed.
+    pub visited: u64,
     /// Generation of the collection that was searched.
     pub generation: u64,
 }
@@ -217,44 +288,47 @@ pub struct StoredVector {
 
 /// A vector database, as far as search and the server need it.
 ///
-/// Every method answers [`crate::Error::CollectionMissing`] for a collection that does not exist.
+/// Every method answers [`Error::CollectionMissing`] for a collection that does not exist.
 #[async_trait]
-pub trait Engine: Send + Sync + fmt::Debug {
+pub trait Engine: EngineAdmin + Send + Sync + fmt::Debug {
     /// What this engine can do.
     fn capabilities(&self) -> Capabilities;
 
     /// Makes a collection.
     ///
     /// # Errors
-    /// [`Rejection`] for a bad spec, [`crate::Error::CollectionExists`].
+    /// [`Rejection`] for a bad spec, [`Error::CollectionExists`].
     async fn create_collection(&self, spec: CollectionSpec) -> Result<CollectionInfo>;
 
-    /// One collection.
+    /// One collection, by its name or by an alias; what is given back has its own name.
     async fn collection(&self, name: &str) -> Result<CollectionInfo>;
 
     /// All collections, by name.
     async fn collections(&self) -> Result<Vec<CollectionInfo>>;
 
     /// Deletes a collection with all its items.
+    ///
+    /// # Errors
+    /// [`crate::Error::CollectionHasAlias`] while one stands for it.
     async fn drop_collection(&self, name: &str) -> Result<()>;
 
     /// Writes items: when this returns `Ok` they are durable and visible to the next search.
     ///
     /// # Errors
-    /// Of the whole batch only: [`crate::Error::RequestConflict`], or a store that refused. What
+    /// Of the whole batch only: [`Error::RequestConflict`], or a store that refused. What
     /// is wrong with one item is in its place of [`PutOutcome::results`].
     async fn put(&self, collection: &str, batch: PutBatch) -> Result<PutOutcome>;
 
     /// Deletes items; idempotent.
     ///
     /// # Errors
-    /// [`crate::Error::RequestConflict`], or a store that refused.
+    /// [`Error::RequestConflict`], [`Error::CountMismatch`], or a store that refused.
     async fn delete(&self, collection: &str, batch: DeleteBatch) -> Result<DeleteOutcome>;
 
     /// The stored outcome of an earlier request, so that a repeated one need not be computed again.
     ///
     /// # Errors
-    /// [`crate::Error::RequestConflict`] when the digest is another one.
+    /// [`Error::RequestConflict`] when the digest is another one.
     async fn outcome(
         &self,
         collection: &str,
@@ -281,6 +355,15 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// [`Rejection`] naming `vector` (length, not finite, zero), `space`, `filter` or `k`.
     async fn nearest(&self, collection: &str, query: Nearest) -> Result<Neighbours>;
 
+    /// The best by a sum over several spaces, exactly; `None` by an engine that cannot, and, unless
+    /// it must be [`Sum::exact`], where another way costs less.
+    ///
+    /// # Errors
+    /// As [`Engine::nearest`].
+    async fn nearest_sum(&self, _collection: &str, _sum: Sum) -> Result<Option<Neighbours>> {
+        Ok(None)
+    }
+
     /// Unit vectors of items in one space, aligned with the ids; `None` where there is no item.
     async fn vectors(
         &self,
@@ -289,7 +372,43 @@ pub trait Engine: Send + Sync + fmt::Debug {
         space: Space,
     ) -> Result<Vec<Option<StoredVector>>>;
 
+    /// Holds the collection as it is now; `None` by an engine that cannot.
+    async fn pin(&self, _collection: &str) -> Result<Option<Pin>> {
+        Ok(None)
+    }
+
+    /// Goes on holding a generation for a while after its [`Pin`] is gone, so that
+    /// [`Engine::pinned`] finds it; false where nothing is held. How many and for how long is the
+    /// engine's affair: it may let go of any at any time.
+    async fn keep(&self, _collection: &str, _pin: &Pin) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// A generation that is still held; `None` when it is not.
+    async fn pinned(&self, _collection: &str, _id: PinId) -> Result<Option<Pin>> {
+        Ok(None)
+    }
+
+    /// As [`Engine::vectors`], of items as they were at a held generation.
+    async fn pinned_vectors(
+        &self,
+        collection: &str,
+        _pin: &Pin,
+        ids: &[ItemId],
+        space: Space,
+    ) -> Result<Vec<Option<StoredVector>>> {
+        self.vectors(collection, ids, space).await
+    }
+
+    /// Rows drawn at random, to ask with.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] by an engine that cannot.
+    async fn draw(&self, _collection: &str, _draw: Draw) -> Result<Drawn> {
+        Err(Error::Unsupported { operation: "drawing rows" })
+    }
+
     /// Ends background work and releases files; every later call answers
-    /// [`crate::Error::Closed`]. Calling it again does nothing.
+    /// [`Error::Closed`]. Calling it again does nothing.
     async fn close(&self) -> Result<()>;
 }

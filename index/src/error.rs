@@ -29,8 +29,14 @@ pub enum Kind {
     Unsupported,
     /// The data folder is damaged, of another format, or held by another process.
     Corrupt,
-    /// The disk refused (full, read-only, gone) or the engine is closed; a later try may work.
+    /// The state of what is named does not allow it: an alias stands for it, a count is another.
+    Precondition,
+    /// The disk is full; deletes may still work, and later tries of all else.
+    Full,
+    /// The disk refused (read-only, gone) or the engine is closed; a later try may work.
     Unavailable,
+    /// It was asked to end early.
+    Cancelled,
     /// A fault of this program.
     Internal,
 }
@@ -162,6 +168,65 @@ pub enum Error {
         /// Name asked for.
         name: String,
     },
+    /// An alias stands for the collection.
+    #[error("the alias {alias:?} stands for collection {name:?}; move or delete the alias first")]
+    CollectionHasAlias {
+        /// The collection.
+        name: String,
+        /// One of its aliases.
+        alias: String,
+    },
+    /// No alias of this name.
+    #[error("alias {name:?} does not exist")]
+    AliasMissing {
+        /// Name asked for.
+        name: String,
+    },
+    /// The alias does not stand for what was expected.
+    #[error("alias {name:?} stands for {actual:?}, expected was {expected:?}")]
+    AliasMismatch {
+        /// The alias.
+        name: String,
+        /// What was expected; `None`: no such alias.
+        expected: Option<String>,
+        /// What it stands for.
+        actual: Option<String>,
+    },
+    /// Something was written to a collection since it was read.
+    #[error("collection {name:?} is at generation {actual}, expected was {expected}")]
+    GenerationMoved {
+        /// The collection.
+        name: String,
+        /// Generation that was read.
+        expected: u64,
+        /// Generation now.
+        actual: u64,
+    },
+    /// The number of items that match is another one than the caller knows of.
+    #[error("{actual} items match, expected were {expected}")]
+    CountMismatch {
+        /// What the caller expected.
+        expected: u64,
+        /// How many match.
+        actual: u64,
+    },
+    /// No snapshot of this name.
+    #[error("snapshot {name:?} does not exist")]
+    SnapshotMissing {
+        /// Name asked for.
+        name: String,
+    },
+    /// A snapshot that cannot be restored.
+    #[error("snapshot {name:?} cannot be restored: {problem}")]
+    SnapshotRefused {
+        /// Name of the snapshot.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The work was asked to end early, and took back what it had done.
+    #[error("the work was cancelled")]
+    Cancelled,
     /// No item of this id, where one is needed (a term of a search).
     #[error("{field}: item {id:?} does not exist")]
     ItemMissing {
@@ -243,9 +308,19 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Rejected(rejection) => rejection.kind(),
-            Self::CollectionMissing { .. } | Self::ItemMissing { .. } => Kind::NotFound,
+            Self::CollectionMissing { .. }
+            | Self::AliasMissing { .. }
+            | Self::SnapshotMissing { .. }
+            | Self::ItemMissing { .. } => Kind::NotFound,
             Self::CollectionExists { .. } => Kind::Exists,
-            Self::RequestConflict { .. } => Kind::Conflict,
+            Self::RequestConflict { .. }
+            | Self::AliasMismatch { .. }
+            | Self::GenerationMoved { .. } => Kind::Conflict,
+            Self::CollectionHasAlias { .. }
+            | Self::CountMismatch { .. }
+            | Self::SnapshotRefused { .. } => Kind::Precondition,
+            Self::Cancelled => Kind::Cancelled,
+            Self::Io { source, .. } if is_full(source) => Kind::Full,
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::Damaged { .. } | Self::Locked { .. } => Kind::Corrupt,
             Self::Io { .. } | Self::Store { .. } | Self::Closed => Kind::Unavailable,
@@ -261,7 +336,15 @@ impl Error {
             Self::ItemMissing { field, .. } => Some(field),
             Self::RequestConflict { .. } => Some("request_id"),
             Self::CollectionMissing { .. } | Self::CollectionExists { .. } => Some("collection"),
-            Self::Unsupported { .. }
+            Self::CountMismatch { .. } => Some("expected_count"),
+            Self::CollectionHasAlias { .. }
+            | Self::AliasMissing { .. }
+            | Self::AliasMismatch { .. }
+            | Self::GenerationMoved { .. }
+            | Self::SnapshotMissing { .. }
+            | Self::SnapshotRefused { .. }
+            | Self::Cancelled
+            | Self::Unsupported { .. }
             | Self::Damaged { .. }
             | Self::Locked { .. }
             | Self::Io { .. }
@@ -299,4 +382,10 @@ impl Error {
     pub(crate) fn internal(what: impl Into<String>) -> Self {
         Self::Internal { what: what.into() }
     }
+}
+
+/// Whether a disk refused because it, or the owner's share of it, is full.
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

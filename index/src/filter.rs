@@ -1,5 +1,7 @@
 //! Typed conditions on metadata.
 
+pub(crate) mod sets;
+
 use std::{cmp::Ordering, ops::Bound};
 
 use serde::{Deserialize, Serialize};

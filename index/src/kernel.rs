@@ -10,12 +10,30 @@ pub(crate) fn dot_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
     Arch::new().dispatch(DotRows { query, rows, out });
 }
 
+/// Cosine of `query`, a unit vector, with the first `query.len()` values of each row; `rows` holds
+/// `out.len()` rows of `dims` values. 0 for a row that begins with zeros.
+pub(crate) fn cosine_prefix_rows(query: &[f32], rows: &[f32], dims: usize, out: &mut [f32]) {
+    debug_assert!(query.len() <= dims && rows.len() == dims * out.len());
+    Arch::new().dispatch(CosinePrefixRows { query, rows, dims, out });
+}
+
 /// Dot product of two vectors of one length; the same number as [`dot_rows`] gives.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     debug_assert_eq!(a.len(), b.len());
     let mut out = [0.0];
     dot_rows(a, b, &mut out);
     out[0]
+}
+
+/// Appends the components of short rows: `code x step`, rounded to f32 once.
+pub(crate) fn widen_16(codes: &[i16], step: f32, out: &mut Vec<f32>) {
+    // Compiled for each kind of processor, where the loop becomes conversions of many at a time.
+    Arch::new().dispatch(|| out.extend(codes.iter().map(|&code| f32::from(code) * step)));
+}
+
+/// As [`widen_16`].
+pub(crate) fn widen_8(codes: &[i8], step: f32, out: &mut Vec<f32>) {
+    Arch::new().dispatch(|| out.extend(codes.iter().map(|&code| f32::from(code) * step)));
 }
 
 /// Brings a vector to unit length. `None` when it is zero or not finite.
@@ -71,6 +89,37 @@ impl WithSimd for DotRows<'_> {
     }
 }
 
+struct CosinePrefixRows<'a> {
+    query: &'a [f32],
+    rows: &'a [f32],
+    dims: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for CosinePrefixRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (query, query_rest) = S::as_simd_f32s(self.query);
+        for (row, out) in self.rows.chunks_exact(self.dims.max(1)).zip(self.out) {
+            let (row, row_rest) = S::as_simd_f32s(&row[..self.query.len()]);
+            let mut dot = simd.splat_f32s(0.0);
+            let mut squares = simd.splat_f32s(0.0);
+            for (q, r) in query.iter().zip(row) {
+                dot = simd.mul_add_f32s(*q, *r, dot);
+                squares = simd.mul_add_f32s(*r, *r, squares);
+            }
+            let (mut dot, mut squares) = (simd.reduce_sum_f32s(dot), simd.reduce_sum_f32s(squares));
+            for (q, r) in query_rest.iter().zip(row_rest) {
+                dot += q * r;
+                squares += r * r;
+            }
+            *out = if squares > 0.0 { dot / squares.sqrt() + 0.0 } else { 0.0 };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -96,6 +145,24 @@ mod tests {
             dot_rows(&a, &rows, &mut out);
             prop_assert_eq!(out[0].to_bits(), dot(&a, &b).to_bits());
             prop_assert_eq!(out[0].to_bits(), out[2].to_bits());
+        }
+
+        #[test]
+        fn prefixes_are_compared_by_their_own_cosine(
+            (rows, at) in (2_usize..80).prop_flat_map(|n| {
+                let vector = proptest::collection::vec(-1.0_f32..1.0, n);
+                (proptest::collection::vec(vector, 3), 1..n)
+            })
+        ) {
+            let dims = rows[0].len();
+            let Some(query) = unit(&rows[0][..at]) else { return Ok(()) };
+            let mut out = [0.0; 3];
+            cosine_prefix_rows(&query, &rows.concat(), dims, &mut out);
+            for (row, found) in rows.iter().zip(out) {
+                let length = norm(&row[..at]);
+                let expected = if length > 0.0 { plain(&query, &row[..at]) / length } else { 0.0 };
+                prop_assert!((f64::from(found) - expected).abs() <= 1e-4);
+            }
         }
 
         #[test]

@@ -3,18 +3,25 @@
 //! - [`types`]: items, metadata, collections; the rules for names and sizes
 //! - [`filter`]: typed conditions on metadata
 //! - [`engine`]: the [`Engine`] trait, where a collection's vectors live
-//! - [`embedded`]: the engine in this process (LMDB, exact scan, graphs)
+//! - [`embedded`]: the engine in this process (LMDB, exact scan, graphs, snapshots)
+//! - `archive`: the file that a snapshot is
 //! - [`mod@search`]: weighted terms to hits, written once above the trait
+//! - [`recall`]: how much of the right answer an engine finds
 //! - [`error`]: what can go wrong, by cause
+//! - [`mod@bench`]: graphs measured on a file of vectors
 //!
 //! The store is the truth; rows and graphs in memory are derived from it and can always be rebuilt.
 
+mod archive;
+pub mod bench;
 pub mod embedded;
+mod encoding;
 pub mod engine;
 pub mod error;
 pub mod filter;
 mod graph;
 mod kernel;
+pub mod recall;
 pub mod search;
 mod store;
 mod topk;
@@ -22,14 +29,19 @@ pub mod types;
 
 pub use embedded::{EmbeddedConfig, EmbeddedEngine};
 pub use engine::{
-    Capabilities, DeleteBatch, DeleteOutcome, Engine, Fields, Nearest, Neighbour, Neighbours,
-    Pages, PutBatch, PutOutcome, RequestKey, Route, Scan, ScanPage, Selection, StoredOutcome,
-    StoredVector, Written,
+    Alias, AliasChange, Capabilities, ChangeKind, ChangePage, CollectionUpdate, DeleteBatch,
+    DeleteOutcome, Draw, Drawn, Engine, EngineAdmin, Fields, ItemChange, Nearest, Neighbour,
+    Neighbours, Pages, Pin, PinId, Progress, PutBatch, PutOutcome, RequestKey, Route, Scan,
+    ScanPage, Selection, SnapshotInfo, StoredOutcome, StoredVector, Sum, SumPart, Written,
 };
 pub use error::{Error, Kind, Rejection, Result};
 pub use filter::{Comparison, Filter};
-pub use search::{Hit, Resume, SearchQuery, SearchReply, Term, TermSource, search};
+pub use graph::{BuilderKind, Params as GraphParams, Storage};
+pub use recall::{Measure, Measured, measure_recall};
+pub use search::{
+    Explanation, Hit, Resume, SearchQuery, SearchReply, Term, TermSource, explain, search,
+};
 pub use types::{
     CollectionInfo, CollectionSpec, Counts, Dims, Item, ItemId, Metadata, Modality, NewItem, Space,
-    Value, Vectors,
+    Value, VectorStorage, Vectors,
 };

@@ -4,16 +4,20 @@
 //! renormalised. Terms of one space fuse into one query vector (the score is linear). Candidates
 //! are the union, over the spaces with a positive term, of the nearest
 //! `max(10 k, ef_search, 200)`; all are scored exactly, and the lists are widened fourfold while
-//! too few hits are left, up to the whole collection.
+//! too few hits are left, up to the whole collection. With terms in several spaces, and better hits
+//! likely beyond the lists, the sum over the spaces is taken of every item where the engine does
+//! that; else the lists are widened while the hits still change, up to sixteen times.
 
 mod candidates;
+mod explain;
 mod terms;
 
 use std::sync::Arc;
 
 use self::candidates::Run;
+pub use self::explain::{Explanation, explain};
 use crate::{
-    engine::{Engine, Route},
+    engine::{Engine, Pin, Route},
     error::{Error, Result},
     filter::Filter,
     types::{ItemId, Modality, Space},
@@ -86,6 +90,34 @@ pub struct SearchQuery {
     pub resume: Option<Resume>,
     /// Whether [`Hit::term_scores`] are wanted.
     pub term_scores: bool,
+    /// Search this generation in place of the present one.
+    pub pin: Option<Pin>,
+    /// Nobody waits for it: it gives way to other searches.
+    pub bulk: bool,
+    /// Find candidates by the first so many components (Matryoshka), shorter than every space that
+    /// has a positive term; 0 for the whole vectors. Scores are those of whole vectors all the same.
+    pub prefix_dims: usize,
+}
+
+impl SearchQuery {
+    /// The best `k` for these terms, without further wishes.
+    pub fn new(target: Modality, terms: Vec<Term>, k: usize) -> Self {
+        Self {
+            target,
+            terms,
+            filter: None,
+            k,
+            min_score: None,
+            one_per_group: false,
+            ef_search: 0,
+            exact: false,
+            resume: None,
+            term_scores: false,
+            pin: None,
+            bulk: false,
+            prefix_dims: 0,
+        }
+    }
 }
 
 /// One answer.
@@ -106,16 +138,18 @@ pub struct Hit {
 pub struct SearchReply {
     /// By score descending, then id.
     pub hits: Vec<Hit>,
-    /// Generation of the collection. A later page may see another one: see
+    /// Generation of the collection. Without a pin a later page may see another one: see
     /// [`crate::engine::Pages::BestEffort`].
     pub generation: u64,
-    /// It is not proved that no better hit lies beyond the candidates: they came from a graph, or
-    /// the query lies in several spaces and its candidates were bounded.
+    /// It is not proved that no better hit lies beyond the candidates: they came from a graph or by
+    /// prefixes, or the query lies in several spaces and its candidates were bounded.
     pub cut: bool,
-    /// How candidates were found; [`Route::Graph`] when any list came from a graph.
+    /// How candidates were found; of several lists, the least certain way.
     pub route: Route,
     /// Candidates scored.
     pub candidates: usize,
+    /// Rows whose score was computed to find the candidates.
+    pub visited: u64,
     /// Whether more hits may follow: pass the last one as [`Resume`].
     pub more: bool,
 }
@@ -124,7 +158,7 @@ pub struct SearchReply {
 ///
 /// # Errors
 /// [`crate::Rejection`] naming `terms`, `terms[i].weight`, `terms[i].vector`, `terms[i].space`,
-/// `filter`, `min_score` or `limit`; [`crate::Error::ItemMissing`] for `terms[i].item_id`; what
+/// `filter`, `min_score`, `prefix_dims` or `limit`; [`crate::Error::ItemMissing`] for `terms[i].item_id`; what
 /// the engine answers.
 pub async fn search(
     engine: &dyn Engine,

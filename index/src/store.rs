@@ -10,6 +10,7 @@
 //! | `db/data.mdb`, `db/lock.mdb` | LMDB |
 //! | `sources/ab/abcd...` | sources over 64 KiB, named by their SHA-256 |
 //! | `sources/new/` | sources on their way; emptied at start |
+//! | `index/C/...` | segments of collection C, derived from its vectors: `embedded/segment/file.rs` |
 //!
 //! Keys are big-endian, so that they sort as numbers do; `c` is the collection's number:
 //!
@@ -23,33 +24,47 @@
 //! | `groups` | c, 16 bytes of SHA-256 of the group, version | id |
 //! | `files` | SHA-256 | number of items that name the file (u64) |
 //! | `requests` | c, request id | [`record::RequestRecord`] |
+//! | `segments` | c, slot | [`manifest::Manifest`] |
 //! | `request_times` | time in ms (u64), 16 bytes of SHA-256 of the request's key | that key |
+//! | `changes` | c, 0 for a put or 1 for a delete, sequence number | id |
+//! | `logs` | c | [`record::LogRecord`] |
+//! | `aliases` | name | [`record::AliasRecord`] |
+//! | `notes` | a key of the program | its bytes |
 //!
 //! Every value starts with a CRC-32 of its key and the rest. An item's version is the sequence number of the
 //! write that made it, so a version names one immutable state of one item.
 
+pub(crate) mod changes;
 pub(crate) mod env;
-mod folder;
+pub(crate) mod folder;
 mod inspect;
 pub(crate) mod key;
+pub(crate) mod manifest;
+pub(crate) mod pins;
 pub(crate) mod read;
 pub(crate) mod record;
 pub(crate) mod sources;
+mod upgrade;
 pub(crate) mod write;
 
 use std::path::{Path, PathBuf};
 
 use heed::{Database, types::Bytes};
+use parking_lot::Mutex;
 
 use self::{
     env::{Env, ReadTxn},
     folder::Folder,
+    pins::Pins,
     sources::Sources,
 };
 use crate::error::{Error, Result};
 
 /// Version of the layout above; raised when an older program could not read the folder.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// What the name of a collection begins with that is not whole yet: no name of a caller does.
+/// Such collections are not listed, and the next start removes them.
+pub(crate) const HIDDEN: char = '~';
 
 type Table = Database<Bytes, Bytes>;
 
@@ -65,6 +80,11 @@ pub(crate) struct Tables {
     files: Table,
     requests: Table,
     request_times: Table,
+    segments: Table,
+    changes: Table,
+    logs: Table,
+    aliases: Table,
+    notes: Table,
 }
 
 /// An open data folder.
@@ -74,6 +94,8 @@ pub(crate) struct Store {
     tables: Tables,
     sources: Sources,
     folder: Folder,
+    pins: Mutex<Pins>,
+    pub(crate) fault: pins::Fault,
 }
 
 impl Store {
@@ -85,10 +107,21 @@ impl Store {
         let folder = Folder::open(path)?;
         let env = Env::open(&folder.database_path(), map_size)?;
         let tables = env.create_tables()?;
-        folder.mark()?;
-        let store = Self { sources: Sources::open(folder.path())?, env, tables, folder };
+        let sources = Sources::open(folder.path())?;
+        let (pins, fault) = (Mutex::default(), pins::Fault::default());
+        let store = Self { env, tables, sources, folder, pins, fault };
+        if store.folder.found_version() == Some(1) {
+            upgrade::write_log(&store)?;
+        }
+        store.folder.mark()?;
+        upgrade::remove_hidden(&store)?;
         store.sweep_sources()?;
         Ok(store)
+    }
+
+    /// Whether a writer waits for reads to end, to make room: a long one had better begin anew.
+    pub(crate) fn wants_room(&self) -> bool {
+        self.env.wants_room()
     }
 
     /// A consistent view of everything committed.
@@ -107,6 +140,11 @@ impl Store {
         self.sources.sweep(|digest| {
             self.tables.files.get(&txn, digest).map(|found| found.is_some()).map_err(env::fault)
         })
+    }
+
+    /// Where the files of segments lie; may not be there.
+    pub(crate) fn index_path(&self) -> PathBuf {
+        self.folder.path().join("index")
     }
 
     fn damaged(&self, problem: impl Into<String>) -> Error {

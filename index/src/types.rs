@@ -4,7 +4,10 @@ use std::{borrow::Borrow, collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Rejection, Result};
+use crate::{
+    error::{Rejection, Result},
+    graph::BuilderKind,
+};
 
 /// Longest item id, group and request id in bytes; the shortest is 1.
 pub const ID_MAX_BYTES: usize = 256;
@@ -262,6 +265,20 @@ impl Dims {
     }
 }
 
+/// How many bytes a component of a stored vector takes. A vector is rounded once, when it is
+/// written; scores are exact for the rounded one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum VectorStorage {
+    /// Four, as they came.
+    #[default]
+    F32,
+    /// Two: fixed point with a step per vector, off by at most 1/64,000 of the largest component.
+    /// Finer than half floats for all but small components.
+    I16,
+    /// One: fixed point with a step per vector, off by at most 1/253 of the largest component.
+    I8,
+}
+
 /// What a collection is made with; never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectionSpec {
@@ -275,6 +292,10 @@ pub struct CollectionSpec {
     pub keep_source: bool,
     /// A sentence for people; at most 1,024 bytes.
     pub description: String,
+    /// How its vectors are stored.
+    pub storage: VectorStorage,
+    /// Who builds its graphs.
+    pub graph: BuilderKind,
 }
 
 /// Items per modality.

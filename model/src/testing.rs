@@ -5,6 +5,7 @@ use candle_core::Device;
 use image::{Rgb, RgbImage};
 
 use crate::bundle::{Bundle, BundleBuilder, DataSource, Training};
+use crate::calibration::{self, Calibration, Curve, Knot};
 use crate::config::{
     ConvConfig, HeadsConfig, ImageTowerConfig, ModelConfig, NgramBagConfig, TextTowerConfig,
 };
@@ -55,6 +56,30 @@ pub fn tiny_model() -> ModelConfig {
 /// # Errors
 /// [`Error::Invalid`] for a configuration out of range.
 pub fn untrained_bundle(model: ModelConfig, seed: u64) -> Result<Bundle> {
+    untrained(model, seed)?.build()
+}
+
+/// [`tiny_bundle`] with a calibration that turns a score of -1 into 0.1 and one of 1 into 0.9, both
+/// ways, in a straight line.
+///
+/// # Errors
+/// As [`untrained_bundle`].
+pub fn calibrated_bundle(seed: u64) -> Result<Bundle> {
+    let knot = |score, probability| Knot { score, probability };
+    let knots = vec![knot(-1.0, 0.1), knot(1.0, 0.9)];
+    let curve = Curve { knots, pairs: 1, non_pairs: 1, expected_calibration_error: None };
+    let calibration = Calibration {
+        version: calibration::VERSION,
+        prior: 0.5,
+        text_to_image: curve.clone(),
+        image_to_text: curve,
+    };
+    let mut builder = untrained(tiny_model(), seed)?;
+    builder.calibration = Some(calibration.to_json()?);
+    builder.build()
+}
+
+fn untrained(model: ModelConfig, seed: u64) -> Result<BundleBuilder> {
     let params = Params::seeded(seed, &Device::Cpu);
     // Building the networks asks for every weight, and asking makes it.
     DualEncoder::new(&model, &params)?;
@@ -81,7 +106,7 @@ pub fn untrained_bundle(model: ModelConfig, seed: u64) -> Result<Bundle> {
     };
     builder.golden_images = vec![disc(24, 24)?, disc(40, 12)?];
     builder.golden_texts = vec!["a red disc".to_owned(), "赤い円".to_owned()];
-    builder.build()
+    Ok(builder)
 }
 
 /// A PNG file of a red disc on a blue ground.

@@ -129,6 +129,7 @@ async fn prepare(config: &Config, parts: &Parts, stage: &Arc<Stage>) -> Result<b
     // Before the door opens: callers who wait for it must neither take its places nor change what it asks.
     ask::every_collection(parts).await?;
     parts.service.set_ready(true);
+    parts.service.resume().await.context("changes of bundle cannot go on")?;
     stage.serve();
     Ok(filled)
 }

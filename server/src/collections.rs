@@ -1,11 +1,16 @@
-//! Use case: make, get, list and delete collections.
+//! Use case: make, get, list, change and delete collections.
 
-use diptych_index::{CollectionInfo, CollectionSpec, Dims, Modality, RequestKey, Space};
+use diptych_index::{
+    Alias, BuilderKind, CollectionInfo, CollectionSpec, CollectionUpdate, Dims, Modality,
+    RequestKey, Space, VectorStorage,
+};
 use diptych_proto::v1::ErrorReason;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::models::Model;
 use crate::page::Mark;
+use crate::recall::Running;
+use crate::requests::Answer;
 use crate::service::{DEFAULT_PAGE_SIZE, Service, named_at};
 
 /// Longest name of a collection in bytes.
@@ -33,6 +38,10 @@ pub struct NewCollection {
     pub keep_source: bool,
     /// Name of the engine; empty for the default.
     pub engine: String,
+    /// How its vectors are stored.
+    pub vector_storage: VectorStorage,
+    /// What builds its graphs.
+    pub graph_builder: BuilderKind,
 }
 
 /// A collection as callers see it.
@@ -46,6 +55,10 @@ pub struct CollectionView {
     pub bundle_missing: bool,
     /// Where its vectors live.
     pub engine: &'static str,
+    /// What its searches find of the right answer; `None` before the first that was compared.
+    pub recall: Option<Running>,
+    /// Aliases that point at it, by name.
+    pub aliases: Vec<String>,
 }
 
 impl Service {
@@ -60,12 +73,8 @@ impl Service {
     ) -> Result<CollectionView> {
         self.admit()?;
         check_name(&new.name)?;
-        let make = async { self.make_collection(new).await.map(Some) };
-        let made = self.requests.once(request, make).await?;
-        made.ok_or_else(|| {
-            let message = "request_id was used before to delete a collection";
-            Error::new(Kind::Conflict, ErrorReason::RequestIdReused, message)
-        })
+        let make = async { Ok(Answer::Collection(Box::new(self.make_collection(new).await?))) };
+        self.requests.once(request, make).await?.collection()
     }
 
     async fn make_collection(&self, new: NewCollection) -> Result<CollectionView> {
@@ -88,9 +97,11 @@ impl Service {
             dims,
             keep_source: new.keep_source,
             description: String::new(),
+            storage: new.vector_storage,
+            graph: new.graph_builder,
         };
         let made = self.engine.create_collection(spec).await;
-        Ok(self.view(made.map_err(|error| named_at("name", error))?))
+        Ok(self.view(made.map_err(|error| named_at("name", error))?, &[]))
     }
 
     /// One collection.
@@ -99,7 +110,34 @@ impl Service {
     /// NOT_FOUND.
     pub async fn get_collection(&self, name: &str) -> Result<CollectionView> {
         self.admit()?;
-        Ok(self.view(self.collection_at("name", name).await?))
+        let info = self.collection_at("name", name).await?;
+        self.seen(info).await
+    }
+
+    /// Changes settings of a collection.
+    ///
+    /// # Errors
+    /// NOT_FOUND, a store that refuses.
+    pub async fn update_collection(
+        &self,
+        name: &str,
+        update: CollectionUpdate,
+        request: Option<RequestKey>,
+    ) -> Result<CollectionView> {
+        self.admit()?;
+        let work = async {
+            let info = self.collection_at("collection.name", name).await?;
+            let changed = self.engine.update_collection(&info.spec.name, update).await;
+            let changed = changed.map_err(|error| named_at("collection.name", error))?;
+            Ok(Answer::Collection(Box::new(self.seen(changed).await?)))
+        };
+        self.requests.once(request, work).await?.collection()
+    }
+
+    /// A collection as callers see it now.
+    pub(crate) async fn seen(&self, info: CollectionInfo) -> Result<CollectionView> {
+        let aliases = self.engine.aliases().await?;
+        Ok(self.view(info, &aliases))
     }
 
     /// A page of collections by name, and the token of the next.
@@ -127,28 +165,33 @@ impl Service {
         let token = match rest.last() {
             Some(last) if more => {
                 let id = last.spec.name.clone();
-                self.pages.issue(&QUERY, &Mark { generation: 0, seen: 0, score: 0.0, id })
+                self.pages.issue(&QUERY, &Mark::listed(0, id))
             }
             _ => String::new(),
         };
-        Ok((rest.into_iter().map(|info| self.view(info)).collect(), token))
+        let aliases = self.engine.aliases().await?;
+        Ok((rest.into_iter().map(|info| self.view(info, &aliases)).collect(), token))
     }
 
     /// Deletes a collection with all its items.
     ///
     /// # Errors
-    /// NOT_FOUND.
+    /// NOT_FOUND; FAILED_PRECONDITION `COLLECTION_HAS_ALIAS`; a name that is an alias.
     pub async fn delete_collection(&self, name: &str, request: Option<RequestKey>) -> Result<()> {
         self.admit()?;
         let delete = async {
-            self.collection_at("name", name).await?;
+            let info = self.collection_at("name", name).await?;
+            if info.spec.name != name {
+                let text = format!("is an alias of {}: name the collection itself", info.spec.name);
+                return Err(Error::field("name", text));
+            }
             let gone = self.engine.drop_collection(name).await;
-            gone.map(|()| None).map_err(|error| named_at("name", error))
+            gone.map(|()| Answer::Done).map_err(|error| named_at("name", error))
         };
         self.requests.once(request, delete).await.map(|_| ())
     }
 
-    fn view(&self, info: CollectionInfo) -> CollectionView {
+    fn view(&self, info: CollectionInfo, aliases: &[Alias]) -> CollectionView {
         let digest = info.spec.embedding_digest.as_deref();
         let model = digest.and_then(|digest| self.models.get(digest));
         CollectionView {
@@ -158,6 +201,12 @@ impl Service {
                 .unwrap_or_default(),
             bundle_missing: digest.is_some() && model.is_none(),
             engine: self.engine.capabilities().name,
+            recall: self.gauge.of(info.number),
+            aliases: aliases
+                .iter()
+                .filter(|alias| alias.collection == info.spec.name)
+                .map(|alias| alias.name.clone())
+                .collect(),
             info,
         }
     }
@@ -192,9 +241,14 @@ fn check_dims(dims: Dims) -> Result<Dims> {
 }
 
 fn check_name(name: &str) -> Result<()> {
+    check_name_at("name", name)
+}
+
+/// The published rule for names of collections and aliases; `field` is where the request says the name.
+pub(crate) fn check_name_at(field: &str, name: &str) -> Result<()> {
     if name.len() > NAME_MAX_BYTES {
         let sizes = ("bytes", NAME_MAX_BYTES as u64, name.len() as u64);
-        return Err(Error::limit(ErrorReason::FieldInvalid, "name", sizes));
+        return Err(Error::limit(ErrorReason::FieldInvalid, field, sizes));
     }
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let well = name.bytes().all(|byte| plain(byte) || b"._-".contains(&byte))
@@ -204,7 +258,7 @@ fn check_name(name: &str) -> Result<()> {
         Ok(())
     } else {
         Err(Error::field(
-            "name",
+            field,
             "must be lower-case letters, digits, '.', '_' or '-', and begin and end with a letter or digit",
         ))
     }

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use diptych_index::EmbeddedConfig;
 use diptych_model::preprocess::ImageLimits;
 
 pub use self::flags::Flags;
@@ -52,6 +53,8 @@ pub mod defaults {
     pub const ENCODE_IMAGES: u64 = 8;
     /// Texts encoded together.
     pub const ENCODE_TEXTS: u64 = 64;
+    /// Share of the searches that are compared with their exact answers.
+    pub const RECALL_SHARE: f64 = 0.01;
     /// Longest call.
     pub const TIMEOUT: Duration = Duration::from_secs(30);
     /// Longest drain.
@@ -76,8 +79,8 @@ pub struct Config {
     pub ops_listen: SocketAddr,
     /// Folder of the store and of kept bundles.
     pub data_dir: PathBuf,
-    /// Bundle for new collections; `None` for the sample's.
-    pub bundle: Option<PathBuf>,
+    /// Bundles that are loaded, the first for new collections; none for the sample's.
+    pub bundles: Vec<PathBuf>,
     /// Whether to make and fill the sample collection.
     pub sample: bool,
     /// How log lines look.
@@ -94,6 +97,10 @@ pub struct Config {
     pub encoder: EncoderSettings,
     /// Threads of each kind of computing, at least 1.
     pub threads: usize,
+    /// Share of the searches that are compared with their exact answers, 0 to 1.
+    pub recall_share: f64,
+    /// Newest rows of one kind up from which a graph is built.
+    pub exact_below: usize,
     /// Longest call.
     pub timeout: Duration,
     /// Longest drain.
@@ -140,15 +147,15 @@ impl Config {
             },
             text_bytes: limits.text_bytes,
         };
-        let bundle = reader.bundle();
+        let bundles = reader.bundles();
         let page_key_file = reader.path("page_key_file");
         let second = Duration::from_secs(1);
         Self {
             listen: reader.address("listen", defaults::LISTEN),
             ops_listen: reader.address("ops_listen", defaults::OPS_LISTEN),
             data_dir: reader.data_dir(defaults::DATA_DIR),
-            sample: reader.switch("sample", bundle.is_none()),
-            bundle,
+            sample: reader.switch("sample", bundles.is_empty()),
+            bundles,
             log_format: reader.log_format(),
             log: reader.log_filter(),
             page_key: page_key_file.as_deref().and_then(|file| reader.page_key(file)),
@@ -156,6 +163,12 @@ impl Config {
             limits,
             encoder,
             threads,
+            recall_share: reader.share("recall_share", defaults::RECALL_SHARE),
+            exact_below: size(reader.count(
+                "exact_below",
+                EmbeddedConfig::EXACT_BELOW as u64,
+                0..=100_000_000,
+            )),
             timeout: reader.time("timeout", defaults::TIMEOUT, second / 1000..=second * 3600),
             drain: reader.time("drain", defaults::DRAIN, Duration::ZERO..=second * 600),
         }
@@ -202,7 +215,7 @@ impl Config {
     }
 
     /// Keys with their values as TOML, in the order of the help; `None` for those that have no value. Secrets stay unsaid.
-    fn entries(&self) -> [(&'static str, Option<String>); 22] {
+    fn entries(&self) -> [(&'static str, Option<String>); 24] {
         let text = |text: String| Some(toml::Value::String(text).to_string());
         let path = |path: &PathBuf| text(path.display().to_string());
         let number = |number: u64| Some(number.to_string());
@@ -213,7 +226,7 @@ impl Config {
             ("listen", text(self.listen.to_string())),
             ("ops_listen", text(self.ops_listen.to_string())),
             ("data_dir", path(&self.data_dir)),
-            ("bundle", self.bundle.as_ref().and_then(path)),
+            ("bundle", bundle_entry(&self.bundles)),
             ("sample", Some(self.sample.to_string())),
             ("log_format", text(format!("{:?}", self.log_format).to_lowercase())),
             ("log", text(self.log.clone())),
@@ -230,9 +243,21 @@ impl Config {
             ("encode_images", number(self.encoder.batch_images as u64)),
             ("encode_texts", number(self.encoder.batch_texts as u64)),
             ("threads", number(self.threads as u64)),
+            ("recall_share", Some(self.recall_share.to_string())),
+            ("exact_below", number(self.exact_below as u64)),
             ("timeout", text(show_duration(self.timeout))),
             ("drain", text(show_duration(self.drain))),
         ]
+    }
+}
+
+/// One path, or a list of them; nothing without any.
+fn bundle_entry(bundles: &[PathBuf]) -> Option<String> {
+    let text = |path: &PathBuf| toml::Value::String(path.display().to_string());
+    match bundles {
+        [] => None,
+        [one] => Some(text(one).to_string()),
+        several => Some(toml::Value::Array(several.iter().map(text).collect()).to_string()),
     }
 }
 

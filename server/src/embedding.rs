@@ -31,4 +31,15 @@ impl Model {
             Input::Text { text, truncate } => self.encoders().text(&text, truncate).await,
         }
     }
+
+    /// [`Model::embed`] for work in the background, behind all callers; texts that are too long are cut.
+    ///
+    /// # Errors
+    /// What is wrong with the input, under the field `image` or `text`.
+    pub async fn embed_in_bulk(&self, input: Input) -> Result<Embedded> {
+        match input {
+            Input::Image(bytes) => self.encoders().image_in_bulk(bytes).await,
+            Input::Text { text, .. } => self.encoders().text_in_bulk(&text).await,
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! Encoders behind an async handle: one thread and one bounded queue per tower.
 //!
 //! An input is admitted, prepared (a picture is decoded, a text becomes ids), queued, and encoded in a batch with those that
-//! wait beside it. Nothing of that runs on tokio's own threads. `tower` is the queue with its thread, `pulse` what health
-//! knows of it.
+//! wait beside it. Nothing of that runs on tokio's own threads. `tower` is the queue with its thread, `lanes` what waits in it,
+//! `pulse` what health knows of it.
 
+mod lanes;
 mod pulse;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,8 @@ use diptych_model::preprocess::ImageLimits;
 use diptych_model::{Encoder, PreparedImage, PreparedText, Vectors};
 use diptych_proto::v1::ErrorReason;
 
-use self::tower::{Sizes, Tower};
+use self::lanes::Lane;
+use self::tower::{Place, Sizes, Tower};
 use crate::error::{Error, Result};
 
 /// Sizes of queues and batches.
@@ -79,6 +81,11 @@ impl EncoderHandle {
         &self.encoder
     }
 
+    /// Sizes of its queues and batches.
+    pub fn settings(&self) -> EncoderSettings {
+        self.settings
+    }
+
     /// Whether both threads live and neither is stuck.
     pub fn healthy(&self) -> bool {
         self.images.healthy() && self.texts.healthy()
@@ -89,12 +96,23 @@ impl EncoderHandle {
     /// # Errors
     /// What is wrong with the picture, under the field `image`; RESOURCE_EXHAUSTED `QUEUE_FULL`.
     pub async fn image(&self, bytes: bytes::Bytes) -> Result<Embedded> {
-        let place = self.images.admit()?;
+        self.embed_image(Lane::Interactive, self.images.admit()?, bytes).await
+    }
+
+    /// [`EncoderHandle::image`] for work in the background: it waits for its turn behind all callers, and is not refused.
+    ///
+    /// # Errors
+    /// What is wrong with the picture, under the field `image`.
+    pub async fn image_in_bulk(&self, bytes: bytes::Bytes) -> Result<Embedded> {
+        self.embed_image(Lane::Bulk, self.images.admit_bulk().await?, bytes).await
+    }
+
+    async fn embed_image(&self, lane: Lane, place: Place, bytes: bytes::Bytes) -> Result<Embedded> {
         let encoder = Arc::clone(&self.encoder);
         let limits = self.settings.image_limits;
         let prepare = move || encoder.prepare_image(&bytes, &limits);
-        let prepared = self.images.prepare(prepare).await?;
-        let vectors = self.images.encode(place, prepared).await?;
+        let prepared = self.images.prepare(lane, prepare).await?;
+        let vectors = self.images.encode(lane, place, prepared).await?;
         Ok(Embedded { vectors, used_bytes: None })
     }
 
@@ -105,13 +123,34 @@ impl EncoderHandle {
     pub async fn text(&self, text: &str, truncate: bool) -> Result<Embedded> {
         let used = self.within_limit(text, truncate)?.to_owned();
         let cut_before = used.len() < text.len();
-        let place = self.texts.admit()?;
+        self.embed_text((Lane::Interactive, self.texts.admit()?), used, (truncate, cut_before))
+            .await
+    }
+
+    /// [`EncoderHandle::text`] for work in the background: it waits for its turn behind all callers, and is not refused. A text
+    /// that is too long is cut.
+    ///
+    /// # Errors
+    /// What is wrong with the text, under the field `text`.
+    pub async fn text_in_bulk(&self, text: &str) -> Result<Embedded> {
+        let used = self.within_limit(text, true)?.to_owned();
+        let cut_before = used.len() < text.len();
+        self.embed_text((Lane::Bulk, self.texts.admit_bulk().await?), used, (true, cut_before))
+            .await
+    }
+
+    async fn embed_text(
+        &self,
+        (lane, place): (Lane, Place),
+        used: String,
+        (truncate, cut_before): (bool, bool),
+    ) -> Result<Embedded> {
         let encoder = Arc::clone(&self.encoder);
         let prepare = move || encoder.prepare_text(&used, truncate);
-        let prepared = self.texts.prepare(prepare).await?;
+        let prepared = self.texts.prepare(lane, prepare).await?;
         let cut = cut_before || prepared.truncated();
         let used_bytes = cut.then(|| prepared.used_bytes());
-        let vectors = self.texts.encode(place, prepared).await?;
+        let vectors = self.texts.encode(lane, place, prepared).await?;
         Ok(Embedded { vectors, used_bytes })
     }
 

@@ -1,5 +1,7 @@
 //! What a call can fail with, free of transport: `grpc/status.rs` alone turns it into a status.
 
+mod state;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +25,8 @@ pub enum Kind {
     Conflict,
     /// The state of the collection does not allow it.
     Precondition,
+    /// It was asked to end early.
+    Cancelled,
     /// Too much at once; later it works.
     Overloaded,
     /// The deadline passed.
@@ -156,6 +160,12 @@ impl Error {
     pub fn unimplemented(what: &str) -> Self {
         let message = format!("{what} is not available on this server");
         Self::new(Kind::Unimplemented, ErrorReason::Unimplemented, message)
+    }
+
+    /// Work that was asked to end early.
+    pub fn cancelled() -> Self {
+        let message = "the operation was cancelled, and what it had done is taken back";
+        Self::new(Kind::Cancelled, ErrorReason::OperationCancelled, message)
     }
 
     /// A fault of the server.
@@ -301,6 +311,10 @@ impl From<diptych_index::Rejection> for Error {
 impl From<diptych_index::Error> for Error {
     fn from(error: diptych_index::Error) -> Self {
         use diptych_index::Error as Index;
+        let error = match state::told(error) {
+            Ok(told) => return told,
+            Err(other) => other,
+        };
         match error {
             Index::Rejected(rejection) => rejection.into(),
             Index::CollectionMissing { name } => {
@@ -329,6 +343,12 @@ impl From<diptych_index::Error> for Error {
             ),
             Index::Closed => {
                 Self::new(Kind::Unavailable, ErrorReason::Draining, "the server is going down")
+                    .retry_after(Duration::from_secs(1))
+            }
+            full if full.kind() == diptych_index::Kind::Full => {
+                tracing::warn!(error = %full, "the disk is full");
+                let message = "the disk is full: deletes and reads go on, and writes as soon as there is room";
+                Self::new(Kind::Unavailable, ErrorReason::StorageFull, message)
                     .retry_after(Duration::from_secs(1))
             }
             other => {

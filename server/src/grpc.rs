@@ -3,6 +3,9 @@
 //! A call passes the deadline layer, its service's file, `convert.rs` and `value.rs` (all field checks), one use case, and
 //! back; an error passes `status.rs`, and `details.rs` where the transport itself refuses.
 
+mod admin;
+mod alias;
+mod batch;
 mod collection;
 mod convert;
 mod deadline;
@@ -12,9 +15,10 @@ mod embedding;
 mod hit;
 mod info;
 mod item;
+mod operation;
 mod search;
+mod snapshot;
 mod status;
-mod unbuilt;
 mod value;
 
 use std::sync::Arc;

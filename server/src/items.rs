@@ -88,6 +88,21 @@ pub struct Listing {
     pub fields: Fields,
 }
 
+/// Items to delete.
+#[derive(Debug, Clone)]
+pub struct ItemDelete {
+    /// Name of the collection.
+    pub collection: String,
+    /// Which items.
+    pub selection: Selection,
+    /// How many there must be.
+    pub expected_count: Option<u64>,
+    /// Only count.
+    pub dry_run: bool,
+    /// Makes the delete repeatable.
+    pub request: Option<RequestKey>,
+}
+
 /// A page of a listing.
 #[derive(Debug, Clone)]
 pub struct ItemPage {
@@ -118,7 +133,7 @@ impl Service {
         request: Option<RequestKey>,
     ) -> Result<(Vec<Result<ItemWritten>>, u64)> {
         self.admit()?;
-        let info = self.collection(collection).await?;
+        let (info, _gate) = self.open_to_write(collection).await?;
         if let Some(request) = &request {
             let known = self.engine.outcome(&info.spec.name, request).await;
             match known.map_err(|error| named_at("collection", error))? {
@@ -146,6 +161,7 @@ impl Service {
         let note = serde_json::to_vec(&places).map_err(unsaid)?;
         let batch = PutBatch { items, request, collection: Some(info.number), note };
         let outcome = self.engine.put(&info.spec.name, batch).await;
+        self.reembeds.wake();
         told(outcome.map_err(|error| named_at("collection", error))?)
     }
 
@@ -239,6 +255,7 @@ impl Service {
         let (items, next) = self.whole_page(&info, page.items, listing.fields).await?;
         let next = next.or(page.next).map(|id| Mark {
             generation: page.generation,
+            epoch: 0,
             seen: 0,
             score: 0.0,
             id: id.as_str().to_owned(),
@@ -268,20 +285,26 @@ impl Service {
         Ok((items, next))
     }
 
-    /// Deletes items by id or group.
+    /// Deletes items by id, group or filter. A delete by filter needs the count of a dry run.
     ///
     /// # Errors
-    /// A missing collection, a reused request id, a store that refuses.
-    pub async fn delete(
-        &self,
-        collection: &str,
-        selection: Selection,
-        request: Option<RequestKey>,
-    ) -> Result<DeleteOutcome> {
+    /// A missing collection, a count that is another one, a reused request id, a store that refuses.
+    pub async fn delete(&self, delete: ItemDelete) -> Result<DeleteOutcome> {
         self.admit()?;
-        let info = self.collection(collection).await?;
-        let batch = DeleteBatch { selection, request };
-        Ok(self.engine.delete(&info.spec.name, batch).await?)
+        let ItemDelete { collection, selection, expected_count, dry_run, request } = delete;
+        if dry_run {
+            let info = self.collection(&collection).await?;
+            return Ok(self.engine.matching(&info.spec.name, &selection).await?);
+        }
+        if matches!(selection, Selection::Filter(_)) && expected_count.is_none() {
+            let text = "is required with filter: the count that the same call with dry_run gives";
+            return Err(Error::field("expected_count", text));
+        }
+        let (info, _gate) = self.open_to_write(&collection).await?;
+        let batch = DeleteBatch { selection, expected_count, request };
+        let outcome = self.engine.delete(&info.spec.name, batch).await;
+        self.reembeds.wake();
+        Ok(outcome?)
     }
 }
 

@@ -5,28 +5,40 @@
 //! | [`config`] | settings: flag, environment, file, built-in; checked whole |
 //! | [`app`] | wires the parts, serves, drains; the only place that makes long-lived things |
 //! | [`grpc`] | the wire: field checks, one file per service, errors to statuses |
-//! | [`service`] | what use cases share; [`embedding`], [`retrieval`], [`items`], [`collections`] are they |
+//! | [`service`] | what use cases share; [`embedding`], [`retrieval`], [`items`], [`collections`], [`aliases`], [`snapshots`], [`reembed`], [`compaction`] are they |
+//! | [`operations`] | work that outlives a call: progress, outcome, cancelling, waiting |
 //! | [`encoder`] | one thread and queue per tower behind an async handle |
 //! | [`models`] | bundles by digest |
-//! | [`page`], `reply`, `requests` | page tokens, the size of replies, repeated requests |
+//! | [`page`], `reply`, `requests`, `gates` | page tokens, the size of replies, repeated requests, when writes wait |
 //! | [`sample`] | the built-in bundle and collection |
 //! | [`ops`] | /livez and /readyz |
 //! | [`telemetry`] | logs |
+//! | [`bench_index`] | the command `bench-index`: graphs measured on a file of vectors |
 
+pub mod aliases;
 pub mod app;
+pub mod bench_index;
 pub mod collections;
+pub mod compaction;
 pub mod config;
 pub mod embedding;
 pub mod encoder;
 pub mod error;
+pub mod explain;
+mod gates;
 pub mod grpc;
 pub mod items;
 pub mod models;
+pub mod operations;
 pub mod ops;
 pub mod page;
+mod probability;
+pub mod recall;
+pub mod reembed;
 mod reply;
 mod requests;
 pub mod retrieval;
 pub mod sample;
 pub mod service;
+pub mod snapshots;
 pub mod telemetry;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use diptych_server::config::{Config, Flags};
-use diptych_server::{app, telemetry};
+use diptych_server::{app, bench_index, telemetry};
 
 /// Settings that are refused (EX_USAGE of sysexits).
 const BAD_SETTINGS: u8 = 64;
@@ -13,6 +13,15 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == bench_index::NAME) {
+        return match bench_index::run(std::env::args_os().skip(1)) {
+            Ok(report) => {
+                println!("{report}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => refused(&error),
+        };
+    }
     let flags = match Flags::read(std::env::args_os()) {
         Ok(flags) => flags,
         Err(told) => {
@@ -42,6 +51,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tells what is wrong with a command. Help and version arrive here too.
+#[expect(clippy::print_stderr, reason = "a program speaks to its user")]
+fn refused(error: &anyhow::Error) -> ExitCode {
+    let Some(told) = error.downcast_ref::<clap::Error>() else {
+        eprintln!("diptych-server: {error:#}");
+        return ExitCode::FAILURE;
+    };
+    drop(told.print());
+    if told.use_stderr() { BAD_SETTINGS.into() } else { ExitCode::SUCCESS }
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! The bundles that this server knows, by embedding digest.
 //!
-//! The default bundle comes from the settings or is built in. Each bundle that a collection was made with is kept in the data
+//! The default bundle, and others beside it, come from the settings; without a word it is built in. Each bundle that a collection was made with is kept in the data
 //! folder by its digest and loaded from there again, so that a replaced default never orphans a collection. One that is gone
 //! stops nothing: its collections answer BUNDLE_MISSING where they would need it.
 
@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use diptych_model::{Bundle, Encoder};
+use diptych_index::{Modality, Space};
+use diptych_model::{Bundle, Calibration, Encoder};
 use diptych_proto::v1::ErrorReason;
 
 use crate::encoder::{EncoderHandle, EncoderSettings};
@@ -28,7 +29,7 @@ pub struct Models {
 #[derive(Debug)]
 pub struct Model {
     handle: EncoderHandle,
-    calibrated: bool,
+    calibration: Option<Calibration>,
     /// The files, to be kept with the first collection that is made with them; `None` for what was loaded from there.
     files: Option<Bundle>,
 }
@@ -41,7 +42,7 @@ impl Model {
     pub fn start(bundle: Bundle, settings: EncoderSettings) -> anyhow::Result<Self> {
         let encoder = Arc::new(Encoder::open(&bundle)?);
         let handle = EncoderHandle::start(encoder, settings)?;
-        Ok(Self { handle, calibrated: bundle.calibration().is_some(), files: Some(bundle) })
+        Ok(Self { handle, calibration: calibration(&bundle), files: Some(bundle) })
     }
 
     /// The encoders.
@@ -59,9 +60,38 @@ impl Model {
         self.encoder().embedding_digest()
     }
 
+    /// Lengths of prefixes of a space's vectors that work alone, rising.
+    pub fn prefixes(&self, modality: Modality, space: Space) -> &[usize] {
+        let modality = match modality {
+            Modality::Image => diptych_model::Modality::Image,
+            Modality::Text => diptych_model::Modality::Text,
+        };
+        let space = match space {
+            Space::Shared => diptych_model::Space::Shared,
+            Space::Exclusive => diptych_model::Space::Exclusive,
+        };
+        &self.encoder().space(modality, space).prefixes
+    }
+
     /// Whether the bundle turns scores into probabilities.
     pub fn calibrated(&self) -> bool {
-        self.calibrated
+        self.calibration.is_some()
+    }
+
+    /// From scores to probabilities, where the bundle says how.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
+    }
+}
+
+/// A bundle's calibration. No vector depends on it, so one that cannot be read is left out and told in the log.
+fn calibration(bundle: &Bundle) -> Option<Calibration> {
+    match Calibration::parse(bundle.calibration()?) {
+        Ok(calibration) => Some(calibration),
+        Err(error) => {
+            tracing::warn!(%error, "hits have no probabilities");
+            None
+        }
     }
 }
 
@@ -72,6 +102,37 @@ impl Models {
         let digest = default.digest().to_owned();
         let by_digest = ArcSwap::from_pointee(BTreeMap::from([(digest, Arc::clone(&default))]));
         Self { folder, default, by_digest }
+    }
+
+    /// A further bundle beside the default. Of two with one digest the first stays.
+    pub fn join(&self, model: Model) {
+        if self.get(model.digest()).is_none() {
+            self.add(model);
+        }
+    }
+
+    /// Sizes of the queues and batches of every bundle.
+    pub fn settings(&self) -> EncoderSettings {
+        self.default.handle.settings()
+    }
+
+    /// Opens the kept copy of a bundle anew and embeds its golden inputs: what it is served from gives the vectors that it
+    /// promises. Computes for a while, off tokio's threads.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn verify_golden(self: &Arc<Self>, digest: &str) -> Result<()> {
+        let (models, digest) = (Arc::clone(self), digest.to_owned());
+        let verify = move || -> anyhow::Result<()> {
+            Encoder::open(&Bundle::open(models.place(&digest)?)?)?;
+            Ok(())
+        };
+        let verified = tokio::task::spawn_blocking(verify).await;
+        let verified = verified.map_err(|_| Error::internal("a verification ended early"))?;
+        verified.map_err(|error| {
+            let message = format!("the bundle does not give its golden vectors: {error:#}");
+            Error::precondition(ErrorReason::VerificationFailed, message)
+        })
     }
 
     /// What a new collection gets when it names no bundle.
@@ -146,8 +207,13 @@ impl Models {
         if Bundle::open(&folder).is_ok_and(|kept| kept.embedding_digest() == model.digest()) {
             return Ok(());
         }
-        std::fs::create_dir_all(&self.folder)
-            .with_context(|| format!("{} cannot be made", self.folder.display()))?;
+        let made = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&self.folder)?;
+            // Its own name must outlive a power loss, as the names in it do.
+            let around = self.folder.parent().unwrap_or(&self.folder);
+            std::fs::File::open(around)?.sync_all()
+        };
+        made().with_context(|| format!("{} cannot be made", self.folder.display()))?;
         files.write(&folder)?;
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use diptych_index::PinId;
 use diptych_proto::v1::ErrorReason;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -16,10 +17,10 @@ use crate::error::{Error, Result};
 /// How long a token is taken.
 pub const LIFETIME: Duration = Duration::from_secs(300);
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const TAG_BYTES: usize = 16;
-/// Version, expiry, generation, hits seen, score.
-const HEAD_BYTES: usize = 1 + 8 + 8 + 4 + 4;
+/// Version, expiry, generation, epoch, hits seen, score.
+const HEAD_BYTES: usize = 1 + 8 + 8 + 8 + 4 + 4;
 
 /// Signs tokens. Servers that share a key take each other's.
 #[derive(Clone)]
@@ -36,12 +37,27 @@ impl std::fmt::Debug for PageKey {
 pub struct Mark {
     /// Generation of the collection that the page showed.
     pub generation: u64,
+    /// [`PinId::epoch`] of the generation when it is held for the next page; 0 when the next page shows what is there then.
+    pub epoch: u64,
     /// Hits on all pages so far.
     pub seen: u32,
     /// Score of the last hit; 0 in a listing.
     pub score: f32,
     /// Id of the last hit or item.
     pub id: String,
+}
+
+impl Mark {
+    /// The end of a page of a listing, which goes on behind a number, a name, or both.
+    pub fn listed(number: u64, id: String) -> Self {
+        Self { generation: number, epoch: 0, seen: 0, score: 0.0, id }
+    }
+
+    /// The generation that the next page shows; `None` for the present one.
+    pub fn pin(&self) -> Option<PinId> {
+        let Self { generation, epoch, .. } = *self;
+        (epoch != 0).then_some(PinId { generation, epoch })
+    }
 }
 
 impl PageKey {
@@ -59,6 +75,7 @@ impl PageKey {
         let mut token = vec![VERSION];
         token.extend_from_slice(&expires.to_be_bytes());
         token.extend_from_slice(&mark.generation.to_be_bytes());
+        token.extend_from_slice(&mark.epoch.to_be_bytes());
         token.extend_from_slice(&mark.seen.to_be_bytes());
         token.extend_from_slice(&mark.score.to_bits().to_be_bytes());
         token.extend_from_slice(mark.id.as_bytes());
@@ -86,14 +103,14 @@ impl PageKey {
             return Err(invalid());
         }
         if number(&body[1..9]) < now() {
-            let text = "the token is too old: start again without one";
-            return Err(Error::field_for(ErrorReason::PageTokenExpired, "page_token", text));
+            return Err(expired("the token is too old"));
         }
         let id = String::from_utf8(body[HEAD_BYTES..].to_vec()).map_err(|_| invalid())?;
         Ok(Some(Mark {
             generation: number(&body[9..17]),
-            seen: u32::try_from(number(&body[17..21])).map_err(|_| invalid())?,
-            score: f32::from_bits(u32::try_from(number(&body[21..25])).map_err(|_| invalid())?),
+            epoch: number(&body[17..25]),
+            seen: u32::try_from(number(&body[25..29])).map_err(|_| invalid())?,
+            score: f32::from_bits(u32::try_from(number(&body[29..33])).map_err(|_| invalid())?),
             id,
         }))
     }
@@ -120,6 +137,12 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// What a page token can no longer give.
+pub(crate) fn expired(why: &str) -> Error {
+    let text = format!("{why}: start again without one");
+    Error::field_for(ErrorReason::PageTokenExpired, "page_token", text)
+}
+
 fn invalid() -> Error {
     let text = "is damaged or belongs to another query: repeat the query that gave it, or start without one";
     Error::field_for(ErrorReason::PageTokenInvalid, "page_token", text)
@@ -130,7 +153,7 @@ mod tests {
     use super::*;
 
     fn mark() -> Mark {
-        Mark { generation: 7, seen: 20, score: -0.25, id: "bild/ä".to_owned() }
+        Mark { generation: 7, epoch: 3, seen: 20, score: -0.25, id: "bild/ä".to_owned() }
     }
 
     fn reason(outcome: Result<Option<Mark>>) -> ErrorReason {
@@ -140,10 +163,10 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn a_token_gives_back_its_mark(
-            generation: u64, seen: u32, score in -1e6_f32..1e6, id in "\\PC{1,64}", query: [u8; 32],
+            generation: u64, epoch: u64, seen: u32, score in -1e6_f32..1e6, id in "\\PC{1,64}", query: [u8; 32],
         ) {
             let key = PageKey::new(*b"0123456789abcdef");
-            let mark = Mark { generation, seen, score, id };
+            let mark = Mark { generation, epoch, seen, score, id };
             let token = key.issue(&query, &mark);
             proptest::prop_assert_eq!(key.read(&query, &token).unwrap(), Some(mark));
         }

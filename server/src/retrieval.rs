@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use diptych_index::{
-    CollectionInfo, Fields, Filter, Hit, Item, ItemId, Modality, Resume, SearchQuery, Space, Term,
-    TermSource,
+    CollectionInfo, Fields, Filter, Hit, Item, ItemId, Modality, Pages, Pin, Resume, SearchQuery,
+    Space, Term, TermSource,
 };
 use diptych_proto::v1::ErrorReason;
 
 use crate::embedding::Input;
 use crate::error::{Error, Result};
-use crate::page::Mark;
+use crate::page::{Mark, expired};
+use crate::probability::Scale;
 use crate::service::{DEFAULT_SEARCH_LIMIT, Service, named_at};
 
 /// Most terms of a query.
@@ -72,6 +73,8 @@ pub struct Question {
     pub term_scores: bool,
     /// Cut texts that are too long.
     pub truncate: bool,
+    /// Find candidates by so many first components; 0 for all.
+    pub prefix_dims: u32,
     /// Fill sources.
     pub source: bool,
     /// Paths of the terms in messages: the plain searches have one term and call it by its own name.
@@ -85,6 +88,8 @@ pub struct FilledHit {
     pub score: f32,
     /// Each term's cosine, when asked for.
     pub term_scores: Vec<f32>,
+    /// Probability of a true pair, where the question has one.
+    pub probability: Option<f64>,
     /// The stored item.
     pub item: Item,
 }
@@ -102,6 +107,8 @@ pub struct Answer {
     pub embedding_digest: String,
     /// Candidates were bounded before the answer was certain.
     pub cut: bool,
+    /// How later pages behave.
+    pub pages: Pages,
     /// Bytes used and total of the first text that was cut.
     pub truncation: Option<(usize, usize)>,
 }
@@ -123,35 +130,28 @@ impl Service {
         let k = Self::bounded("limit", question.limit, (DEFAULT_SEARCH_LIMIT, most))?;
         let collection = self.collection(&question.collection).await?;
         let page = self.pages.read(&question.digest, &question.page_token)?;
-        let seen = page.as_ref().map_or(0, |mark| mark.seen);
-        let (terms, truncation) = self.resolve(&collection, &mut question).await?;
-        let query = SearchQuery {
-            target: question.target,
-            terms,
-            filter: question.filter.map(Arc::new),
-            k,
-            min_score: question.min_score,
-            one_per_group: question.one_per_group,
-            ef_search: usize::try_from(question.ef_search).unwrap_or(usize::MAX),
-            exact: question.exact,
-            resume: page.map(resume).transpose()?,
-            term_scores: question.term_scores,
-        };
+        let (first, seen) = (page.is_none(), page.as_ref().map_or(0, |mark| mark.seen));
+        let scale = self.scale(&collection, &question);
+        let pin = self.pin(&collection, page.as_ref()).await?;
+        let (mut query, truncation) = self.query(&collection, &mut question, k).await?;
+        (query.resume, query.pin) = (page.map(resume).transpose()?, pin);
         let reply = diptych_index::search(&*self.engine, &collection.spec.name, &query).await;
         let mut reply = reply.map_err(|error| named_at("collection", error))?;
+        self.gauge(&collection, &query, &reply);
         let found = reply.hits.len();
-        let last = |hit: &Hit, seen| Mark {
+        let parts = (question.target, question.source);
+        let hits = self.fill(&collection, &mut reply.hits, (parts, scale.as_ref())).await?;
+        self.same(&collection).await?;
+        let more = reply.more || reply.hits.len() < found;
+        let held = self.hold(&collection, query.pin.as_ref(), (first, more)).await?;
+        let seen = seen.saturating_add(u32::try_from(reply.hits.len()).unwrap_or(u32::MAX));
+        let mark = reply.hits.last().filter(|_| more).map(|hit| Mark {
             generation: reply.generation,
+            epoch: held.map_or(0, |pin| pin.id().epoch),
             seen,
             score: hit.score,
             id: hit.id.as_str().to_owned(),
-        };
-        let parts = (question.target, question.source);
-        let hits = self.fill(&collection, &mut reply.hits, parts).await?;
-        self.same(&collection).await?;
-        let more = reply.more || reply.hits.len() < found;
-        let seen = seen.saturating_add(u32::try_from(reply.hits.len()).unwrap_or(u32::MAX));
-        let mark = reply.hits.last().filter(|_| more).map(|hit| last(hit, seen));
+        });
         let token = mark.map(|mark| self.pages.issue(&question.digest, &mark));
         Ok(Answer {
             hits,
@@ -159,8 +159,76 @@ impl Service {
             generation: reply.generation,
             embedding_digest: collection.spec.embedding_digest.unwrap_or_default(),
             cut: reply.cut,
+            pages: if held.is_some() { Pages::Pinned } else { Pages::BestEffort },
             truncation,
         })
+    }
+
+    /// The generation that a page shows: the first page the present one, later ones that of the first; `None` where the engine
+    /// holds none.
+    async fn pin(&self, collection: &CollectionInfo, page: Option<&Mark>) -> Result<Option<Pin>> {
+        let name = &collection.spec.name;
+        let Some(mark) = page else { return Ok(self.engine.pin(name).await?) };
+        let Some(id) = mark.pin() else { return Ok(None) };
+        let pin = self.engine.pinned(name, id).await?;
+        let gone = || expired("the generation that the first page showed is not held any longer");
+        pin.ok_or_else(gone).map(Some)
+    }
+
+    /// Sees to it that the next page finds the generation of this one; `None` when it will not.
+    async fn hold<'a>(
+        &self,
+        collection: &CollectionInfo,
+        pin: Option<&'a Pin>,
+        (first, more): (bool, bool),
+    ) -> Result<Option<&'a Pin>> {
+        let Some(pin) = pin.filter(|_| self.engine.capabilities().pages == Pages::Pinned) else {
+            return Ok(None);
+        };
+        let held = !first || !more || self.engine.keep(&collection.spec.name, pin).await?;
+        Ok(held.then_some(pin))
+    }
+
+    /// The question as the index takes it, its terms embedded, and what was cut of the first text that was too long.
+    pub(crate) async fn query(
+        &self,
+        collection: &CollectionInfo,
+        question: &mut Question,
+        k: usize,
+    ) -> Result<(SearchQuery, Option<(usize, usize)>)> {
+        self.check_prefix(collection, question)?;
+        let (terms, truncation) = self.resolve(collection, question).await?;
+        let query = SearchQuery {
+            filter: question.filter.take().map(Arc::new),
+            min_score: question.min_score,
+            one_per_group: question.one_per_group,
+            ef_search: usize::try_from(question.ef_search).unwrap_or(usize::MAX),
+            exact: question.exact,
+            term_scores: question.term_scores,
+            prefix_dims: usize::try_from(question.prefix_dims).unwrap_or(usize::MAX),
+            ..SearchQuery::new(question.target, terms, k)
+        };
+        Ok((query, truncation))
+    }
+
+    /// Prefixes of a bundle's vectors work alone where it was trained so. What bare vectors are good for, their owner knows; the
+    /// index checks lengths.
+    fn check_prefix(&self, collection: &CollectionInfo, question: &Question) -> Result<()> {
+        if question.prefix_dims == 0 || collection.spec.embedding_digest.is_none() {
+            return Ok(());
+        }
+        let model = self.encoders_of(collection)?;
+        for term in question.terms.iter().filter(|term| term.weight > 0.0) {
+            let prefixes = model.prefixes(question.target, term.space);
+            if !prefixes.contains(&(question.prefix_dims as usize)) {
+                let known: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let (asked, space) = (question.prefix_dims, term.space);
+                let text = format!("is {asked}; prefixes of the bundle's {space} vectors: {known}");
+                return Err(Error::field("prefix_dims", text));
+            }
+        }
+        Ok(())
     }
 
     /// Vectors of the terms, in their order, and what was cut of the first text that was too long.
@@ -222,7 +290,7 @@ impl Service {
         &self,
         collection: &CollectionInfo,
         hits: &mut Vec<Hit>,
-        (target, source): (Modality, bool),
+        ((target, source), scale): ((Modality, bool), Option<&Scale>),
     ) -> Result<Vec<FilledHit>> {
         let ids: Vec<ItemId> = hits.iter().map(|hit| hit.id.clone()).collect();
         let items = self.read(collection, &ids, Fields { source, vectors: false }).await?;
@@ -230,7 +298,8 @@ impl Service {
         let filled = hits.iter_mut().zip(items).filter_map(|(hit, item)| {
             let term_scores = std::mem::take(&mut hit.term_scores);
             let item = item.filter(|item| item.modality == target)?;
-            Some(FilledHit { score: hit.score, term_scores, item })
+            let probability = scale.and_then(|scale| scale.probability(hit.score));
+            Some(FilledHit { score: hit.score, term_scores, probability, item })
         });
         Ok(filled.collect())
     }

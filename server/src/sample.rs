@@ -121,6 +121,8 @@ impl Sample {
             dims: dims_of(model),
             keep_source: true,
             description: DESCRIPTION.to_owned(),
+            storage: Default::default(),
+            graph: Default::default(),
         };
         self.engine.create_collection(spec).await?;
         Ok(Some(Arc::clone(model)))

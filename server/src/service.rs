@@ -1,5 +1,6 @@
 //! What all use cases share: the engine, the bundles, the limits. Each use case is a file with its own `impl Service`:
-//! `embedding.rs`, `retrieval.rs`, `items.rs`, `collections.rs`.
+//! `embedding.rs`, `retrieval.rs`, `explain.rs`, `recall.rs`, `items.rs`, `collections.rs`, `aliases.rs`, `snapshots.rs`,
+//! `reembed.rs`, `operations.rs`, `compaction.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,11 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use diptych_index::{CollectionInfo, Engine};
 use diptych_proto::v1::ErrorReason;
+use tokio::sync::Semaphore;
 
 use crate::collections::NAME_MAX_BYTES;
 use crate::error::{Error, Kind, Result};
+use crate::gates::{Gates, WriteGuard};
 use crate::models::{Model, Models};
+use crate::operations::Operations;
 use crate::page::PageKey;
+use crate::recall::Gauge;
+use crate::reembed::Reembeds;
 use crate::requests::Requests;
 
 /// What a request may hold at most.
@@ -53,6 +59,12 @@ pub struct Service {
     pub(crate) limits: Limits,
     pub(crate) pages: PageKey,
     pub(crate) requests: Requests,
+    /// The lane of searches that nobody waits for: one at a time.
+    pub(crate) bulk: Arc<Semaphore>,
+    pub(crate) gauge: Arc<Gauge>,
+    pub(crate) operations: Arc<Operations>,
+    pub(crate) reembeds: Reembeds,
+    pub(crate) gates: Gates,
     pub(crate) started: SystemTime,
     door: AtomicU8,
 }
@@ -72,9 +84,21 @@ impl Service {
             limits,
             pages,
             requests: Requests::default(),
+            bulk: Arc::new(Semaphore::new(1)),
+            gauge: Arc::new(Gauge::new(0.0)),
+            operations: Arc::default(),
+            reembeds: Reembeds::default(),
+            gates: Gates::default(),
             started: SystemTime::now(),
             door: AtomicU8::new(STARTING),
         }
+    }
+
+    /// Compares this share of the searches, 0 to 1, with their exact answers; none without this.
+    #[must_use]
+    pub fn with_recall_share(mut self, share: f64) -> Self {
+        self.gauge = Arc::new(Gauge::new(share));
+        self
     }
 
     /// Opens or closes the door to callers. Once it was open, closing it means going down.
@@ -126,6 +150,22 @@ impl Service {
             length => {
                 let sizes = ("bytes", NAME_MAX_BYTES as u64, length as u64);
                 Err(Error::limit(ErrorReason::FieldInvalid, field, sizes))
+            }
+        }
+    }
+
+    /// A collection to write to, and leave to do so: for as long as the guard is held, no alias that was asked for moves away.
+    ///
+    /// # Errors
+    /// As [`Service::collection`].
+    pub(crate) async fn open_to_write(&self, name: &str) -> Result<(CollectionInfo, WriteGuard)> {
+        loop {
+            let info = self.collection(name).await?;
+            let guard = self.gates.enter(info.number).await;
+            // An alias may have moved while the gate was closed.
+            let now = self.collection(name).await?;
+            if now.number == info.number {
+                return Ok((now, guard));
             }
         }
     }
@@ -223,6 +263,8 @@ mod tests {
             dims: Dims { shared: Some(4), exclusive_image: None, exclusive_text: None },
             keep_source: true,
             description: String::new(),
+            storage: Default::default(),
+            graph: Default::default(),
         };
         let first = engine.create_collection(spec.clone()).await.unwrap();
         service.same(&first).await.unwrap();

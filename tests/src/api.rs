@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 use diptych_proto::v1;
+use diptych_proto::v1::admin_service_client::AdminServiceClient;
 use diptych_proto::v1::collection_service_client::CollectionServiceClient;
 use diptych_proto::v1::embedding_service_client::EmbeddingServiceClient;
 use diptych_proto::v1::info_service_client::InfoServiceClient;
 use diptych_proto::v1::item_service_client::ItemServiceClient;
+use diptych_proto::v1::operation_service_client::OperationServiceClient;
 use diptych_proto::v1::search_service_client::SearchServiceClient;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -41,6 +43,43 @@ impl Api {
     client!(collections, CollectionServiceClient, "CollectionService");
     client!(embedding, EmbeddingServiceClient, "EmbeddingService");
     client!(info, InfoServiceClient, "InfoService");
+    client!(operations, OperationServiceClient, "OperationService");
+    client!(admin, AdminServiceClient, "AdminService");
+
+    /// A collection, by its name or an alias.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn collection(&self, name: &str) -> Result<v1::Collection, Status> {
+        let request = v1::GetCollectionRequest { name: name.to_owned() };
+        let reply = self.collections().get_collection(request).await?.into_inner();
+        Ok(reply.collection.unwrap_or_default())
+    }
+
+    /// Points an alias at a collection.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn set_alias(&self, name: &str, collection: &str) -> Result<(), Status> {
+        let alias = v1::Alias { name: name.to_owned(), collection: collection.to_owned() };
+        let request = v1::SetAliasRequest { alias: Some(alias), ..Default::default() };
+        self.collections().set_alias(request).await.map(|_| ())
+    }
+
+    /// An operation once it has ended.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn ended(&self, name: &str) -> Result<v1::Operation, Status> {
+        loop {
+            let request = v1::WaitOperationRequest { name: name.to_owned(), timeout: None };
+            let reply = self.operations().wait_operation(request).await?.into_inner();
+            let operation = reply.operation.unwrap_or_default();
+            if operation.done {
+                return Ok(operation);
+            }
+        }
+    }
 
     /// Makes a collection.
     ///

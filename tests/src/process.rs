@@ -1,6 +1,7 @@
 //! A server that ends with its test.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub struct Server {
     listen: String,
     ops: String,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, OsString)>,
     data: PathBuf,
     notes: TempDir,
 }
@@ -62,10 +64,23 @@ impl Server {
     /// # Errors
     /// When the process does not start.
     pub fn launch(data: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::launch_in(data, arguments, Vec::new())
+    }
+
+    /// As [`Server::launch`], with variables in the environment of this start and of later ones.
+    ///
+    /// # Errors
+    /// When the process does not start.
+    pub fn launch_in(
+        data: &Path,
+        arguments: &[&str],
+        environment: Vec<(&'static str, OsString)>,
+    ) -> Result<Self> {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let (listen, ops, notes) = (free_address()?, free_address()?, TempDir::new()?);
-        let child = spawn(data, &arguments, (&listen, &ops), notes.path())?;
-        Ok(Self { child, listen, ops, arguments, data: data.to_path_buf(), notes })
+        let data = data.to_path_buf();
+        let child = spawn(&data, (&arguments, &environment), (&listen, &ops), notes.path())?;
+        Ok(Self { child, listen, ops, arguments, environment, data, notes })
     }
 
     /// The gRPC address as a client takes it, `http://127.0.0.1:PORT`.
@@ -153,10 +168,20 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn restart(&mut self) -> Result<()> {
+        self.relaunch()?;
+        self.wait_serving().await
+    }
+
+    /// As [`Server::restart`], without waiting for anything.
+    ///
+    /// # Errors
+    /// When the process does not start.
+    pub fn relaunch(&mut self) -> Result<()> {
         self.kill()?;
         let addresses = (self.listen.as_str(), self.ops.as_str());
-        self.child = spawn(&self.data, &self.arguments, addresses, self.notes.path())?;
-        self.wait_serving().await
+        let how = (self.arguments.as_slice(), self.environment.as_slice());
+        self.child = spawn(&self.data, how, addresses, self.notes.path())?;
+        Ok(())
     }
 
     /// Waits until health says SERVING.
@@ -257,7 +282,7 @@ pub fn free_address() -> Result<String> {
 
 fn spawn(
     data: &Path,
-    arguments: &[String],
+    (arguments, environment): (&[String], &[(&'static str, OsString)]),
     (listen, ops): (&str, &str),
     notes: &Path,
 ) -> Result<Child> {
@@ -265,6 +290,7 @@ fn spawn(
         .args(["--listen", listen, "--ops-listen", ops, "--data-dir"])
         .arg(data)
         .args(arguments)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(File::create(notes.join("stdout"))?)
         .stderr(File::create(notes.join("stderr"))?)

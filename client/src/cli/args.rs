@@ -1,9 +1,15 @@
 //! Everything that can be said on the command line.
 
+mod admin;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::admin::{
+    AliasCommand, OperationCommand, ReembedCommand, SnapshotCommand, Waiting,
+};
 
 /// Searches pictures by text and texts by picture, on a Diptych server.
 #[derive(Debug, Parser)]
@@ -66,10 +72,41 @@ pub(crate) enum Command {
     Put(PutArgs),
     /// Print an item.
     Get(GetArgs),
-    /// Delete items by id or by group.
+    /// Delete items by id, by group or by filter.
     Delete(DeleteArgs),
-    /// List, make or delete collections.
+    /// List, make, change or delete collections.
+    #[command(visible_alias = "collection")]
     Collections(CollectionsArgs),
+    /// Measure how much of the exact answer the indexes of a collection find.
+    Recall(RecallArgs),
+    /// Set, list or delete aliases: second names that can be moved from one collection to another.
+    Alias {
+        #[command(subcommand)]
+        command: AliasCommand,
+    },
+    /// Make, list, restore or delete snapshots: a collection in one file on the server.
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+    /// Change the bundle of the collection behind an alias.
+    Reembed {
+        #[command(subcommand)]
+        command: ReembedCommand,
+    },
+    /// List, wait for or cancel work that outlives a call.
+    Operation {
+        #[command(subcommand)]
+        command: OperationCommand,
+    },
+    /// Drop what was deleted from a collection's index.
+    Compact {
+        /// The collection, or an alias.
+        #[arg(value_name = "COLLECTION")]
+        of: String,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
     /// Print the server's version, models and limits.
     Info,
 }
@@ -90,8 +127,21 @@ pub(crate) struct SearchArgs {
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) filters: Vec<(String, String)>,
     /// Look at every item, in place of the index.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "prefix_dims")]
     pub(crate) exact: bool,
+    /// Find candidates by the first N components of the vectors only; `diptych info --json` tells which N a bundle takes.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) prefix_dims: u32,
+    /// Most pages of --limit hits to fetch.
+    #[arg(long, value_name = "PAGES", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pages: u32,
+    /// Fetch all pages.
+    #[arg(long, conflicts_with = "pages")]
+    pub(crate) all: bool,
+    /// In place of hits, tell why this item scores as it does, and where it stands among all.
+    #[arg(long, value_name = "ITEM", conflicts_with_all = ["pages", "all"])]
+    pub(crate) explain: Option<String>,
     /// Whether to show the pictures found.
     #[arg(long, value_enum, default_value_t = Pictures::Auto)]
     pub(crate) pictures: Pictures,
@@ -145,6 +195,23 @@ pub(crate) struct PutArgs {
     pub(crate) no_resume: bool,
 }
 
+/// A measurement of up to --limit hits per query.
+#[derive(Debug, Args)]
+pub(crate) struct RecallArgs {
+    /// The collection [default: that of --collection].
+    #[arg(value_name = "COLLECTION")]
+    pub(crate) name: Option<String>,
+    /// Stored vectors of each index to ask with [default: 100].
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) queries: u32,
+    /// Width of graph searches [default: the engine's].
+    #[arg(long, value_name = "WIDTH", default_value_t = 0, hide_default_value = true)]
+    pub(crate) ef_search: u32,
+    /// Chooses the vectors; the same one asks with the same ones.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
 /// An item.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
@@ -159,11 +226,20 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
     /// Their ids.
-    #[arg(required_unless_present = "group", conflicts_with = "group", value_name = "ID")]
+    #[arg(required_unless_present_any = ["group", "filters"], conflicts_with_all = ["group", "filters"], value_name = "ID")]
     pub(crate) ids: Vec<String>,
     /// Delete all items of this group.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "filters")]
     pub(crate) group: Option<String>,
+    /// Delete all items whose metadata KEY equals VALUE; several must all hold. Needs --count, which --dry-run tells.
+    #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) filters: Vec<(String, String)>,
+    /// Only count what would be deleted.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Delete only if so many items match.
+    #[arg(long, value_name = "N", conflicts_with_all = ["dry_run", "ids"])]
+    pub(crate) count: Option<u64>,
 }
 
 /// What to do with collections.
@@ -180,6 +256,14 @@ pub(crate) enum CollectionsCommand {
     List,
     /// Make one.
     Create(CreateArgs),
+    /// Change settings of one.
+    Update {
+        /// Its name, or an alias.
+        name: String,
+        /// Whether items that are put from now on keep what they were made from.
+        #[arg(long, value_name = "BOOL", action = ArgAction::Set, required = true)]
+        keep_source: bool,
+    },
     /// Delete one with all its items.
     Delete {
         /// Its name.
@@ -198,6 +282,32 @@ pub(crate) struct CreateArgs {
     /// Without a bundle: items are put as vectors of this many components.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) dims: Option<u32>,
+    /// Bytes that a component of a stored vector takes: f32 4, i16 2, i8 1.
+    #[arg(long, value_enum, default_value_t = StorageArg::F32)]
+    pub(crate) storage: StorageArg,
+    /// What builds the graphs that a large collection is searched by.
+    #[arg(long, value_enum, default_value_t = GraphArg::Native)]
+    pub(crate) graph: GraphArg,
+}
+
+/// How vectors are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StorageArg {
+    /// As they came.
+    F32,
+    /// Fixed point, finer than half floats.
+    I16,
+    /// Fixed point, a quarter of the memory.
+    I8,
+}
+
+/// What builds graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphArg {
+    /// The server's own.
+    Native,
+    /// The crate hnsw_rs.
+    HnswRs,
 }
 
 /// `KEY=VALUE`.
@@ -256,8 +366,19 @@ mod tests {
             "diptych search a --limit 0",
             "diptych search a --filter lang",
             "diptych search a --deadline 5y",
+            "diptych search a --exact --prefix-dims 8",
+            "diptych search a --pages 0",
+            "diptych search a --all --pages 2",
+            "diptych search a --all --explain x",
             "diptych delete",
             "diptych delete a --group b",
+            "diptych delete --filter lang",
+            "diptych delete --filter lang=de --group b",
+            "diptych delete --filter lang=de --dry-run --count 3",
+            "diptych collection update x",
+            "diptych alias set x",
+            "diptych reembed start x --bundle y",
+            "diptych operation wait",
             "diptych put x",
             "diptych collections create x --bundle y --dims 3",
         ] {

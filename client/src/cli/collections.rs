@@ -5,7 +5,7 @@ use diptych::v1::create_collection_request::VectorsBy;
 use diptych::{Client, v1};
 use serde_json::{Value as Json, json};
 
-use super::args::{CollectionsCommand, CreateArgs};
+use super::args::{CollectionsCommand, CreateArgs, GraphArg, StorageArg};
 use super::items::time;
 use super::out::{Out, say};
 use super::table::{number, table};
@@ -34,6 +34,14 @@ pub(crate) async fn run(
             };
             Ok(out.line(&format!("made collection {} of {by}", collection.name))?)
         }
+        CollectionsCommand::Update { name, keep_source } => {
+            let collection = update(client, name, keep_source).await?;
+            if out.json {
+                return out.value(&collection_json(&collection));
+            }
+            let does = if collection.keep_source { "keep" } else { "do not keep" };
+            Ok(out.line(&format!("items put into {} {does} their sources", collection.name))?)
+        }
         CollectionsCommand::Delete { name } => {
             let request = v1::DeleteCollectionRequest { name: name.clone(), ..Default::default() };
             client.delete_collection(request).await?;
@@ -51,7 +59,8 @@ async fn list(client: &Client, out: Out) -> Result<()> {
         let all: Vec<Json> = collections.iter().map(collection_json).collect();
         return out.value(&json!({ "collections": all }));
     }
-    let mut table = table(out, &["name", "pictures", "texts", "domain", "bundle", "state"]);
+    let mut table =
+        table(out, &["name", "pictures", "texts", "domain", "bundle", "state", "aliases"]);
     for collection in &collections {
         let counts = collection.counts.unwrap_or_default();
         let digest: String = collection.embedding_digest.chars().take(12).collect();
@@ -62,15 +71,42 @@ async fn list(client: &Client, out: Out) -> Result<()> {
             collection.domain.clone().into(),
             digest.into(),
             state(collection).into(),
+            collection.aliases.join(", ").into(),
         ]);
     }
     Ok(out.line(&table.trim_fmt())?)
 }
 
+async fn update(client: &Client, name: String, keep_source: bool) -> Result<v1::Collection> {
+    let collection = v1::Collection { name, keep_source, ..Default::default() };
+    let request = v1::UpdateCollectionRequest {
+        collection: Some(collection),
+        update_mask: Some(diptych::mask(&["keep_source"])),
+        ..Default::default()
+    };
+    let reply = client.update_collection(request).await?;
+    reply.collection.context("the server's answer holds no collection")
+}
+
 fn request(args: CreateArgs) -> v1::CreateCollectionRequest {
     let dims = |shared| VectorsBy::Dimensions(v1::Dimensions { shared, ..Default::default() });
     let vectors_by = args.bundle.map(VectorsBy::EmbeddingDigest).or(args.dims.map(dims));
-    v1::CreateCollectionRequest { name: args.name, vectors_by, ..Default::default() }
+    let vector_storage = match args.storage {
+        StorageArg::F32 => v1::VectorStorage::F32,
+        StorageArg::I16 => v1::VectorStorage::I16,
+        StorageArg::I8 => v1::VectorStorage::I8,
+    };
+    let graph_builder = match args.graph {
+        GraphArg::Native => v1::GraphBuilder::Native,
+        GraphArg::HnswRs => v1::GraphBuilder::HnswRs,
+    };
+    v1::CreateCollectionRequest {
+        name: args.name,
+        vectors_by,
+        vector_storage: vector_storage.into(),
+        graph_builder: graph_builder.into(),
+        ..Default::default()
+    }
 }
 
 /// Makes a collection.
@@ -101,7 +137,7 @@ fn state(collection: &v1::Collection) -> &'static str {
     }
 }
 
-fn collection_json(collection: &v1::Collection) -> Json {
+pub(crate) fn collection_json(collection: &v1::Collection) -> Json {
     let counts = collection.counts.unwrap_or_default();
     let dims = collection.dimensions.unwrap_or_default();
     json!({
@@ -117,9 +153,14 @@ fn collection_json(collection: &v1::Collection) -> Json {
             "exclusive_text": dims.exclusive_text,
         },
         "keep_source": collection.keep_source,
+        "vector_storage": collection.vector_storage().as_str_name(),
+        "graph_builder": collection.graph_builder().as_str_name(),
         "generation": collection.generation,
         "engine": collection.engine,
         "aliases": collection.aliases,
+        "online_recall": collection.online_recall.map(|online| {
+            json!({ "recall": online.recall, "searches": online.searches })
+        }),
         "create_time": time(collection.create_time.as_ref()),
     })
 }

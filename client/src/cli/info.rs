@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::items::time;
 use super::out::Out;
 use super::table::facts;
-use super::value::modality_name;
+use super::value::{modality_name, space_name};
 
 /// Prints what the server is, knows and takes.
 pub(crate) async fn run(client: &Client, out: Out) -> Result<()> {
@@ -55,13 +55,6 @@ fn limits(limits: &v1::Limits) -> [(&'static str, u64); 13] {
     ]
 }
 
-fn space_name(space: v1::Space) -> &'static str {
-    match space {
-        v1::Space::Exclusive => "exclusive",
-        v1::Space::Shared | v1::Space::Unspecified => "shared",
-    }
-}
-
 fn model_line(model: &v1::Model) -> String {
     let space = |space: &v1::SpaceInfo| {
         let (name, modality) = (space_name(space.space()), modality_name(space.modality));
@@ -93,6 +86,7 @@ fn model_json(model: &v1::Model) -> Json {
         "is_default": model.is_default,
         "golden": golden,
         "calibrated": model.calibrated,
+        "calibration_prior": model.calibrated.then_some(model.calibration_prior),
         "text_bytes": model.text_bytes,
         "spaces": model.spaces.iter().map(space).collect::<Vec<_>>(),
     })

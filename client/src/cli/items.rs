@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::args::{DeleteArgs, GetArgs, Shared};
 use super::out::Out;
+use super::search::filter;
 use super::table::facts;
 use super::value::{metadata_json, metadata_line, modality_name, source_image, source_text};
 
@@ -75,9 +76,11 @@ pub(crate) async fn delete(
     args: DeleteArgs,
     out: Out,
 ) -> Result<()> {
-    let selections: Vec<Selection> = match args.group {
-        Some(group) => vec![Selection::Group(group)],
-        None => args
+    let filter = filter(&args.filters);
+    let selections: Vec<Selection> = match (args.group, filter) {
+        (Some(group), _) => vec![Selection::Group(group)],
+        (None, Some(filter)) => vec![Selection::Filter(filter)],
+        (None, None) => args
             .ids
             .chunks(DELETE_IDS)
             .map(|ids| Selection::Ids(v1::ItemIds { ids: ids.to_vec() }))
@@ -88,6 +91,8 @@ pub(crate) async fn delete(
         let request = v1::DeleteItemsRequest {
             collection: shared.collection.clone(),
             selection: Some(selection),
+            dry_run: args.dry_run,
+            expected_count: args.count,
             ..Default::default()
         };
         let reply = client.delete_items(request).await?;
@@ -95,8 +100,10 @@ pub(crate) async fn delete(
         not_found += reply.not_found;
     }
     if out.json {
-        return out.value(&json!({ "deleted": deleted, "not_found": not_found }));
+        let json = json!({ "deleted": deleted, "not_found": not_found, "dry_run": args.dry_run });
+        return out.value(&json);
     }
     let missing = if not_found == 0 { String::new() } else { format!(", {not_found} not there") };
-    Ok(out.line(&format!("{deleted} deleted{missing}"))?)
+    let done = if args.dry_run { "would be deleted" } else { "deleted" };
+    Ok(out.line(&format!("{deleted} {done}{missing}"))?)
 }

@@ -9,6 +9,7 @@ use diptych::{Client, v1};
 use serde_json::{Value as Json, json};
 
 use super::args::{SearchArgs, Shared, Target};
+use super::explain;
 use super::out::Out;
 use super::pictures::Screen;
 use super::table;
@@ -21,20 +22,43 @@ pub(crate) async fn run(
     args: SearchArgs,
     out: Out,
 ) -> Result<()> {
-    let pictures = args.pictures;
-    let reply = client.search(request(shared, args)?).await?;
+    let (pictures, explain) = (args.pictures, args.explain.clone());
+    let pages = if args.all { u32::MAX } else { args.pages };
+    let request = request(shared, args)?;
+    if let Some(id) = explain {
+        return explain::run(client, request, id, out).await;
+    }
+    let hits = fetch(client, request, pages).await?;
     if out.json {
-        let hits: Vec<Json> = reply.hits.iter().map(hit_json).collect();
+        let hits: Vec<Json> = hits.iter().map(hit_json).collect();
         return out.value(&json!({ "hits": hits }));
     }
-    if reply.hits.is_empty() {
+    if hits.is_empty() {
         return Ok(out.line("no hits")?);
     }
-    out.line(&table::hits(out, &reply.hits).trim_fmt())?;
+    out.line(&table::hits(out, &hits).trim_fmt())?;
     if let Some(screen) = Screen::find(pictures, out) {
-        screen.show(client, &shared.collection, &reply.hits, out).await?;
+        screen.show(client, &shared.collection, &hits, out).await?;
     }
     Ok(())
+}
+
+/// The hits of so many pages, or of as many as there are.
+async fn fetch(
+    client: &Client,
+    mut request: v1::SearchRequest,
+    pages: u32,
+) -> diptych::Result<Vec<v1::Hit>> {
+    let mut hits = Vec::new();
+    for _ in 0..pages {
+        let page = client.search(request.clone()).await?;
+        hits.extend(page.hits);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    Ok(hits)
 }
 
 /// The general search serves both plain questions too, and only it can give the texts of hits.
@@ -49,19 +73,25 @@ fn request(shared: &Shared, args: SearchArgs) -> Result<v1::SearchRequest> {
         Target::Image => (v1::Modality::Image, &["metadata"]),
         Target::Text => (v1::Modality::Text, &["metadata", "source"]),
     };
-    let filters: Vec<v1::Filter> =
-        args.filters.iter().map(|(key, value)| equals_typed(key, value)).collect();
     Ok(v1::SearchRequest {
         collection: shared.collection.clone(),
         terms: vec![v1::Term { source: Some(source), ..Default::default() }],
         target: target.into(),
-        filter: (!filters.is_empty()).then(|| diptych::all_of(filters)),
+        filter: filter(&args.filters),
         limit: shared.limit,
         one_per_group: shared.one_per_group,
         read_mask: Some(diptych::mask(parts)),
         exact: args.exact,
+        prefix_dims: args.prefix_dims,
         ..Default::default()
     })
+}
+
+/// The condition that all of these pairs hold; nothing without any.
+pub(crate) fn filter(pairs: &[(String, String)]) -> Option<v1::Filter> {
+    let filters: Vec<v1::Filter> =
+        pairs.iter().map(|(key, value)| equals_typed(key, value)).collect();
+    (!filters.is_empty()).then(|| diptych::all_of(filters))
 }
 
 /// The bytes of a picture's file.
@@ -71,7 +101,7 @@ pub(crate) fn read_picture(path: &Path) -> Result<Bytes> {
     Ok(bytes.into())
 }
 
-fn hit_json(hit: &v1::Hit) -> Json {
+pub(crate) fn hit_json(hit: &v1::Hit) -> Json {
     let mut json = json!({
         "id": hit.id,
         "group": hit.group,

@@ -37,13 +37,17 @@ fn fit(table: &mut Table) {
 pub(crate) fn hits(out: Out, hits: &[v1::Hit]) -> Table {
     let texts = hits.iter().any(|hit| source_text(hit.source.as_ref()).is_some());
     let characters = hits.iter().any(|hit| character(hit).is_some());
+    let probable = hits.iter().any(|hit| hit.probability.is_some());
     let mut header = vec!["#", "score"];
+    header.extend(probable.then_some("probability"));
     header.extend(characters.then_some("emoji"));
     header.extend(texts.then_some("text"));
     header.extend(["id", "group", "metadata"]);
     let mut table = table(out, &header);
     for (place, hit) in hits.iter().enumerate() {
         let mut row = vec![number(&(place + 1)), number(&format!("{:.4}", hit.score))];
+        let share = |hit: &v1::Hit| hit.probability.map(|share| format!("{share:.3}"));
+        row.extend(probable.then(|| number(&share(hit).unwrap_or_default())));
         row.extend(characters.then(|| Cell::new(character(hit).unwrap_or_default())));
         let text = source_text(hit.source.as_ref()).unwrap_or_default();
         row.extend(texts.then(|| Cell::new(shortened(text))));

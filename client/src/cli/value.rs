@@ -41,6 +41,14 @@ pub(crate) fn modality_name(modality: i32) -> &'static str {
     }
 }
 
+/// `shared` or `exclusive`.
+pub(crate) fn space_name(space: v1::Space) -> &'static str {
+    match space {
+        v1::Space::Exclusive => "exclusive",
+        v1::Space::Shared | v1::Space::Unspecified => "shared",
+    }
+}
+
 /// What an item was made from, when that is a text.
 pub(crate) fn source_text(source: Option<&v1::Source>) -> Option<&str> {
     match source?.content.as_ref()? {

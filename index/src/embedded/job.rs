@@ -5,8 +5,12 @@ use std::{
     sync::Arc,
 };
 
+mod admin;
+mod select;
+
+pub(crate) use self::admin::{AdminAnswer, AdminWrite, Restored};
 use super::{
-    Collection, Collections,
+    Aliases, Collection, Collections, by_name,
     load::new_entry,
     prepare::{Prepared, PreparedBatch},
     state::{Change, Names, State},
@@ -14,13 +18,11 @@ use super::{
     writer::Write,
 };
 use crate::{
-    engine::{
-        DeleteBatch, DeleteOutcome, PutOutcome, RequestKey, Selection, StoredOutcome, Written,
-    },
+    engine::{DeleteBatch, DeleteOutcome, PutOutcome, RequestKey, StoredOutcome, Written},
     error::{Error, Rejection, Result},
     store::{
         key::CollectionId,
-        record::{CollectionRecord, ItemRecord, RequestRecord},
+        record::{AliasRecord, CollectionRecord, ItemRecord, RequestRecord},
         write::{ItemWrite, Unused, WriteTxn},
     },
     types::{CollectionInfo, CollectionSpec, Counts, ItemId},
@@ -36,6 +38,7 @@ pub(crate) enum Answer {
     Delete(DeleteOutcome),
     Created(CollectionInfo),
     Dropped,
+    Admin(AdminAnswer),
 }
 
 /// A transaction with what it will change in memory.
@@ -52,6 +55,10 @@ pub(crate) struct Staged<'a> {
     changes: BTreeMap<CollectionId, (u64, Vec<Change<'a>>)>,
     created: Vec<Arc<Collection>>,
     dropped: HashSet<CollectionId>,
+    /// New settings of collections.
+    updated: BTreeMap<CollectionId, CollectionSpec>,
+    /// All aliases, when one of them changed.
+    aliases: Option<BTreeMap<String, AliasRecord>>,
 }
 
 impl<'a, 'm> Attempt<'a, 'm> {
@@ -70,6 +77,7 @@ impl<'a, 'm> Attempt<'a, 'm> {
             Write::Delete { collection, batch, .. } => self.delete(collection, batch),
             Write::Create { spec, .. } => self.create(spec),
             Write::Drop { collection, .. } => self.drop_collection(collection),
+            Write::Admin { write, .. } => Ok(self.admin(write)?.map(Answer::Admin)),
         }
     }
 
@@ -136,8 +144,13 @@ impl<'a, 'm> Attempt<'a, 'm> {
             Some(names) => new_entry(item.id.clone(), &record, names),
             None => new_entry(item.id.clone(), &record, &mut Names::default()),
         };
-        let write =
-            ItemWrite { id: &item.id, record, source: &item.source, vectors: &item.vectors };
+        let write = ItemWrite {
+            id: &item.id,
+            record,
+            source: &item.source,
+            vectors: &item.vectors,
+            storage: item.storage,
+        };
         self.txn.put_item(collection, &write, old.as_ref())?;
         self.change(collection, Change::Put { entry: Arc::new(entry), vectors: &item.vectors });
         Ok(Ok(Written { version, created: old.is_none() }))
@@ -154,23 +167,13 @@ impl<'a, 'm> Attempt<'a, 'm> {
         if let Some(answer) = self.repeated(collection.id, batch.request.as_ref())? {
             return Ok(answer);
         }
-        let (mut deleted, mut not_found) = (0, 0);
-        match &batch.selection {
-            Selection::Group(group) => {
-                for id in self.txn.group(collection.id, group)? {
-                    deleted += u64::from(self.delete_item(collection.id, &id)?);
-                }
-            }
-            Selection::Ids(ids) => {
-                // An id given twice is one item, found or not.
-                let mut seen = HashSet::new();
-                for id in ids.iter().filter(|id| seen.insert(*id)) {
-                    match self.delete_item(collection.id, id)? {
-                        true => deleted += 1,
-                        false => not_found += 1,
-                    }
-                }
-            }
+        let (ids, not_found) = self.select(collection.id, &batch.selection)?;
+        let deleted = ids.len() as u64;
+        if let Some(expected) = batch.expected_count.filter(|expected| *expected != deleted) {
+            return Ok(Err(Error::CountMismatch { expected, actual: deleted }));
+        }
+        for id in &ids {
+            self.delete_item(collection.id, id)?;
         }
         let generation = self.sequence(collection.id);
         let outcome = DeleteOutcome { deleted, not_found, generation };
@@ -180,20 +183,20 @@ impl<'a, 'm> Attempt<'a, 'm> {
 
     fn delete_item(&mut self, collection: CollectionId, id: &ItemId) -> Result<bool, Fatal> {
         let Some(old) = self.txn.item(collection, id)? else { return Ok(false) };
-        self.txn.delete_item(collection, id, &old)?;
         let generation = self.next_sequence(collection);
+        self.txn.delete_item(collection, (id, &old), generation)?;
         self.change(collection, Change::Delete { id: id.clone(), generation });
         Ok(true)
     }
 
     fn create(&mut self, spec: &CollectionSpec) -> Result<Result<Answer>, Fatal> {
-        if self.txn.has_collection(&spec.name)? {
+        if self.is_taken(&spec.name)? {
             return Ok(Err(Error::CollectionExists { name: spec.name.clone() }));
         }
         let id = self.txn.fresh_collection_id()?;
         let record = CollectionRecord { id, spec: spec.clone(), created_at_ms: self.now_ms };
         self.txn.put_collection(&record)?;
-        self.staged.created.push(Arc::new(Collection::new(&record, View::new(&spec.dims, 0))));
+        self.staged.created.push(Arc::new(Collection::new(&record, View::new(spec, 0))));
         Ok(Ok(Answer::Created(CollectionInfo {
             number: id,
             spec: spec.clone(),
@@ -206,6 +209,10 @@ impl<'a, 'm> Attempt<'a, 'm> {
     fn drop_collection(&mut self, collection: &Arc<Collection>) -> Result<Result<Answer>, Fatal> {
         if self.is_gone(collection) {
             return Ok(Err(missing(collection)));
+        }
+        if let Some(alias) = self.txn.alias_of(collection.id)? {
+            let name = collection.spec.name.clone();
+            return Ok(Err(Error::CollectionHasAlias { name, alias }));
         }
         self.txn.drop_collection(&collection.spec.name, collection.id)?;
         self.staged.dropped.insert(collection.id);
@@ -266,27 +273,42 @@ impl<'a, 'm> Attempt<'a, 'm> {
 }
 
 impl Staged<'_> {
+    /// Collections that are no more.
+    pub(crate) fn dropped(&self) -> &HashSet<CollectionId> {
+        &self.dropped
+    }
+
     /// Shows a commit to the searches.
-    pub(crate) fn show(self, states: &mut HashMap<CollectionId, State>, collections: &Collections) {
+    pub(crate) fn show(
+        self,
+        states: &mut HashMap<CollectionId, State>,
+        (collections, aliases): (&Collections, &Aliases),
+    ) {
         for (id, (generation, changes)) in self.changes {
             if let Some(state) = states.get_mut(&id) {
                 state.apply(changes, generation);
             }
         }
-        if self.created.is_empty() && self.dropped.is_empty() {
+        if let Some(changed) = self.aliases {
+            aliases.store(Arc::new(changed));
+        }
+        if self.created.is_empty() && self.dropped.is_empty() && self.updated.is_empty() {
             return;
         }
         for id in &self.dropped {
             states.remove(id);
         }
         for created in self.created {
-            let state = State::new(Arc::clone(&created), HashMap::new(), Names::default());
+            let slots = Default::default();
+            let state = State::new(Arc::clone(&created), [], Names::default(), slots);
             states.insert(created.id, state);
         }
-        let by_name = states
-            .values()
-            .map(|state| (state.shared.spec.name.clone(), Arc::clone(&state.shared)));
-        collections.store(Arc::new(by_name.collect()));
+        for (id, spec) in self.updated {
+            if let Some(state) = states.get_mut(&id) {
+                state.shared = Arc::new(state.shared.with_spec(spec));
+            }
+        }
+        collections.store(Arc::new(by_name(states.values())));
     }
 }
 

@@ -2,8 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicBool, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
+    time::Instant,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -12,9 +17,14 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::Semaphore;
 
 use super::{
-    EmbeddedConfig, EmbeddedEngine, builder, load,
+    EmbeddedConfig, EmbeddedEngine,
+    builder::Builder,
+    by_name, load,
+    pins::{Limits, Pins},
+    segment::file::Files,
+    snapshot,
     state::State,
-    writer::{Message, Writer},
+    writer::{Message, Reserve, Writer},
 };
 use crate::{
     error::{Error, Result},
@@ -33,59 +43,91 @@ impl EmbeddedEngine {
     /// and what to do, [`Error::Io`].
     pub fn open(config: &EmbeddedConfig) -> Result<Self> {
         let store = Arc::new(Store::open(&config.path, config.map_bytes)?);
-        let states = load::load(&store, &config.path)?;
-        let by_name = states
-            .values()
-            .map(|state| (state.shared.spec.name.clone(), Arc::clone(&state.shared)));
-        let collections = Arc::new(ArcSwap::from_pointee(by_name.collect()));
+        let files = Arc::new(load::open_files(&store)?);
+        let states = load::load(&store, &files, &config.path)?;
+        let collections = Arc::new(ArcSwap::from_pointee(by_name(states.values())));
+        let aliases = {
+            let txn = store.read()?;
+            store.aliases(&txn)?.into_iter().collect()
+        };
+        let aliases = Arc::new(ArcSwap::from_pointee(aliases));
+        snapshot::sweep(&config.snapshots);
         let scans = pool("diptych-scan", config.scan_threads, 1)?;
+        let bulk = pool("diptych-bulk", 1, 1)?;
         let builds = pool("diptych-build", config.build_threads, 2)?;
+        let pins = Limits { time: config.pin_time, bytes: config.pin_bytes };
         let (messages, received) = mpsc::channel();
         let engine = Self {
             store: ArcSwapOption::from(Some(store)),
             collections,
+            aliases,
+            snapshots: config.snapshots.clone(),
+            now_ms: config.now_ms,
             messages,
             queue: Arc::new(Semaphore::new(QUEUE)),
             scans,
+            bulk,
+            pins: Arc::new(Pins::new(pins)),
             walk_cost_rows: config.walk_cost_rows,
             cancel: Arc::new(AtomicBool::new(false)),
             refused: Arc::new(AtomicBool::new(false)),
             threads: Mutex::new(Vec::new()),
         };
-        engine.start(config, states, builds, received)?;
+        engine.start(config, Loaded { states, files, builds }, received)?;
         Ok(engine)
     }
 
     fn start(
         &self,
         config: &EmbeddedConfig,
-        states: HashMap<CollectionId, State>,
-        builds: ThreadPool,
+        loaded: Loaded,
         received: mpsc::Receiver<Message>,
     ) -> Result<()> {
+        let Loaded { states, files, builds } = loaded;
         let (orders, ordered) = mpsc::channel();
         let writer = Writer {
             store: self.store()?,
             collections: Arc::clone(&self.collections),
+            aliases: Arc::clone(&self.aliases),
             states,
             orders,
+            files: Arc::clone(&files),
             exact_below: config.exact_below,
+            idle_after: config.idle_after,
+            last_write: Instant::now(),
             now_ms: config.now_ms,
             settling: Vec::new(),
+            compacting: Vec::new(),
+            reserve: Reserve::open(&config.path, config.reserve_bytes),
             refused: Arc::clone(&self.refused),
+            probed: Instant::now(),
         };
-        let cancel = Arc::clone(&self.cancel);
+        // A disk without room at the start is asked again like one that refused a write.
+        self.refused.store(writer.reserve.is_spent(), Ordering::Relaxed);
+        let builder = Builder {
+            pool: builds,
+            files,
+            cancel: Arc::clone(&self.cancel),
+            exact_below: config.exact_below,
+        };
         let messages = self.messages.clone();
         let mut threads = self.threads.lock();
         threads.push(spawn("diptych-write", move || writer.run(&received))?);
         threads.push(spawn("diptych-graphs", move || {
-            builder::run(&ordered, &builds, &cancel, |built| {
+            builder.run(&ordered, |done| {
                 // It fails only when the engine is closing.
-                drop(messages.send(Message::Built(built)));
+                drop(messages.send(Message::Done(done)));
             });
         })?);
         Ok(())
     }
+}
+
+/// What was read, on its way to the threads.
+struct Loaded {
+    states: HashMap<CollectionId, State>,
+    files: Arc<Files>,
+    builds: ThreadPool,
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use super::Collection;
 use crate::{
+    encoding,
     engine::{PutBatch, RequestKey},
     error::{Rejection, Result},
     kernel,
     store::{Store, key::Slot, sources::INLINE_MAX_BYTES, write::NewSource},
-    types::{ItemId, Metadata, Modality, NewItem, Space, check_metadata, check_name},
+    types::{
+        ItemId, Metadata, Modality, NewItem, Space, VectorStorage, check_metadata, check_name,
+    },
 };
 
 /// An item that only the store can still refuse.
@@ -19,8 +22,9 @@ pub(crate) struct Prepared {
     pub(crate) group: Option<String>,
     pub(crate) metadata: Metadata,
     pub(crate) source: NewSource,
-    /// Unit vectors.
+    /// Unit vectors, rounded as they are stored.
     pub(crate) vectors: Vec<(Slot, Vec<f32>)>,
+    pub(crate) storage: VectorStorage,
     pub(crate) expected_version: Option<u64>,
 }
 
@@ -55,6 +59,7 @@ pub(crate) fn prepare(
                     metadata: item.metadata,
                     source: source(store, kept)?,
                     vectors,
+                    storage: collection.spec.storage,
                     expected_version: item.expected_version,
                 })
             }
@@ -68,7 +73,8 @@ pub(crate) fn check_request(request: &RequestKey) -> Result<(), Rejection> {
     check_name("request_id", &request.id)
 }
 
-fn source(store: &Store, bytes: Option<Vec<u8>>) -> Result<NewSource> {
+/// A source as the store takes it: a large one is a synced file already.
+pub(crate) fn source(store: &Store, bytes: Option<Vec<u8>>) -> Result<NewSource> {
     Ok(match bytes {
         None => NewSource::None,
         Some(bytes) if bytes.len() > INLINE_MAX_BYTES => {
@@ -95,7 +101,8 @@ fn check(collection: &Collection, item: &NewItem) -> Result<Vec<(Slot, Vec<f32>)
             (Some(_), None) => return Err(Rejection::invalid(field, "is missing")),
             (_, Some(vector)) => {
                 let unit = unit_vector(collection, field, (item.modality, space), vector)?;
-                vectors.push((Slot::new(item.modality, space), unit));
+                let rounded = encoding::rounded(collection.spec.storage, &unit);
+                vectors.push((Slot::new(item.modality, space), rounded));
             }
         }
     }

@@ -1,8 +1,12 @@
 //! Get, list, vectors: straight from the store, one transaction each.
 
-use super::Collection;
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Collection, view::View};
 use crate::{
-    engine::{Fields, RequestKey, Scan, ScanPage, StoredOutcome, StoredVector},
+    engine::{
+        DeleteOutcome, Fields, RequestKey, Scan, ScanPage, Selection, StoredOutcome, StoredVector,
+    },
     error::{Error, Result},
     store::{
         Store,
@@ -166,6 +170,51 @@ pub(crate) fn vectors(
         .collect()
 }
 
+/// As [`vectors`], as they were at the generation of a view. An item that was not written since is
+/// read from the store by its id; the others are looked for among the view's rows.
+pub(crate) fn vectors_at(
+    store: &Store,
+    collection: &Collection,
+    view: &View,
+    (ids, space): (&[ItemId], Space),
+) -> Result<Vec<Option<StoredVector>>> {
+    let mut changed: HashMap<&ItemId, Vec<usize>> = HashMap::new();
+    let mut found = vec![None; ids.len()];
+    {
+        let txn = store.read()?;
+        let now = store.sequence(&txn, collection.id)?;
+        for (place, id) in ids.iter().enumerate() {
+            match store.item_record(&txn, collection.id, id)? {
+                Some(record) if record.version <= view.generation => {
+                    let vector = vector(store, &txn, collection, (&record, space))?;
+                    found[place] = Some(StoredVector { modality: record.modality, vector });
+                }
+                None if now <= view.generation => {}
+                _ => changed.entry(id).or_default().push(place),
+            }
+        }
+    }
+    if changed.is_empty() {
+        return Ok(found);
+    }
+    for slot in Slot::ALL {
+        let Some(rows) = view.slot(slot) else { continue };
+        let mut vector = Vec::new();
+        for (row, entry) in rows.visible(view.generation) {
+            let Some(places) = changed.get(&entry.id) else { continue };
+            rows.row(row, &mut vector);
+            for &place in places {
+                let modality = entry.modality;
+                let stored = found[place].get_or_insert(StoredVector { modality, vector: None });
+                if slot.space() == space {
+                    stored.vector = Some(vector.clone());
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// A page in the order of ids. It may be short, even empty, while `next` is set, when few items
 /// pass.
 pub(crate) fn scan(store: &Store, collection: &Collection, scan: &Scan) -> Result<ScanPage> {
@@ -200,6 +249,36 @@ fn scan_once(store: &Store, collection: &Collection, scan: &Scan) -> Result<Foun
         }
     }
     Ok((found, None, generation))
+}
+
+/// What a delete would delete, and how many ids are not there.
+pub(crate) fn matching(
+    store: &Store,
+    collection: &Collection,
+    selection: &Selection,
+) -> Result<DeleteOutcome> {
+    let txn = store.read()?;
+    let generation = store.sequence(&txn, collection.id)?;
+    let (mut deleted, mut not_found) = (0, 0);
+    match selection {
+        Selection::Group(group) => {
+            deleted = store.group_ids(&txn, collection.id, group)?.len() as u64;
+        }
+        Selection::Ids(ids) => {
+            for id in ids.iter().collect::<BTreeSet<_>>() {
+                match store.item_record(&txn, collection.id, id)? {
+                    Some(_) => deleted += 1,
+                    None => not_found += 1,
+                }
+            }
+        }
+        Selection::Filter(filter) => {
+            for row in store.items_after(&txn, collection.id, None)? {
+                deleted += u64::from(filter.matches(&row?.1.metadata));
+            }
+        }
+    }
+    Ok(DeleteOutcome { deleted, not_found, generation })
 }
 
 type Rows<'t> = Box<dyn Iterator<Item = Result<(ItemId, ItemRecord)>> + 't>;

@@ -1,25 +1,25 @@
 //! What the writing thread knows of each collection, and how a commit reaches the searches.
 
 use std::{
-    collections::{HashMap, HashSet},
+    borrow::Borrow,
+    collections::HashSet,
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
 use super::{
     Collection,
-    view::{Base, Entry, SlotView, View},
+    builder::{Done, Order},
+    slots::{Policy, SlotState},
+    view::{Entry, View},
 };
 use crate::{
-    store::key::{CollectionId, Slot},
+    store::{key::Slot, manifest::Manifest},
     types::{Counts, ItemId, Metadata, Modality, Value},
 };
 
-/// Rows that ended are left in place until there are this many more than a quarter of all.
-const COMPACT_LEAST: usize = 1024;
 /// Fewer names than this are not worth a pruning.
 const PRUNE_LEAST: usize = 1024;
-/// Least new rows before a graph is built again.
-const REBUILD_LEAST: usize = 64;
 
 /// A change of one commit, in order.
 #[derive(Debug)]
@@ -32,10 +32,34 @@ pub(crate) enum Change<'a> {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) shared: Arc<Collection>,
-    by_id: HashMap<ItemId, Arc<Entry>>,
+    by_id: HashSet<ById>,
     names: Names,
-    graphs: [GraphState; 4],
+    slots: [SlotState; 4],
 }
+
+/// An entry found by its id, which is held once.
+#[derive(Debug)]
+struct ById(Arc<Entry>);
+
+impl Borrow<ItemId> for ById {
+    fn borrow(&self) -> &ItemId {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.id.hash(hasher);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
 
 /// Names of metadata fields, each held once.
 #[derive(Debug, Default)]
@@ -43,36 +67,6 @@ pub(crate) struct Names {
     held: HashSet<Arc<str>>,
     /// How many were left by the last pruning.
     pruned: usize,
-}
-
-/// What is known of a slot's graph.
-#[derive(Debug, Default, Clone, Copy)]
-struct GraphState {
-    building: bool,
-    /// Rows that ended since the last compaction.
-    ended: usize,
-    /// After a graph that was not good enough: no new try below this many rows.
-    hold_until_rows: usize,
-}
-
-/// A graph to be built.
-#[derive(Debug)]
-pub(crate) struct BuildOrder {
-    pub(crate) collection: CollectionId,
-    pub(crate) slot: Slot,
-    pub(crate) rows: Arc<SlotView>,
-    pub(crate) generation: u64,
-}
-
-/// A graph that was built, or not.
-#[derive(Debug)]
-pub(crate) struct Built {
-    pub(crate) collection: CollectionId,
-    pub(crate) slot: Slot,
-    /// Rows of the slot that were looked at.
-    pub(crate) rows: usize,
-    /// The rows that the graph stands on, and the graph; `None` when it was not good enough.
-    pub(crate) result: Option<(SlotView, Arc<Base>)>,
 }
 
 impl Names {
@@ -105,14 +99,20 @@ impl Names {
 impl State {
     pub(crate) fn new(
         shared: Arc<Collection>,
-        by_id: HashMap<ItemId, Arc<Entry>>,
+        entries: impl IntoIterator<Item = Arc<Entry>>,
         names: Names,
+        slots: [SlotState; 4],
     ) -> Self {
-        Self { shared, by_id, names, graphs: [GraphState::default(); 4] }
+        Self { shared, by_id: entries.into_iter().map(ById).collect(), names, slots }
     }
 
     pub(crate) fn names(&mut self) -> &mut Names {
         &mut self.names
+    }
+
+    /// What is there, in no order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_id.iter().map(|ById(entry)| entry)
     }
 
     /// Shows a commit to the searches.
@@ -122,18 +122,17 @@ impl State {
             match change {
                 Change::Put { entry, vectors } => {
                     count(&mut view.counts, entry.modality, 1);
-                    let old = self.by_id.insert(entry.id.clone(), Arc::clone(&entry));
-                    if let Some(old) = old {
+                    if let Some(ById(old)) = self.by_id.replace(ById(Arc::clone(&entry))) {
                         self.end(&mut view, &old, entry.version);
                     }
                     for (slot, vector) in vectors {
                         if let Some(rows) = view.slot_mut(*slot) {
-                            rows.push(Arc::clone(&entry), vector);
+                            rows.delta.push(Arc::clone(&entry), vector);
                         }
                     }
                 }
                 Change::Delete { id, generation } => {
-                    if let Some(old) = self.by_id.remove(&id) {
+                    if let Some(ById(old)) = self.by_id.take(&id) {
                         self.end(&mut view, &old, generation);
                     }
                 }
@@ -147,32 +146,30 @@ impl State {
         entry.end(generation);
         count(&mut view.counts, entry.modality, -1);
         for slot in Slot::ALL {
-            if slot.modality() == entry.modality {
-                self.graphs[slot.index()].ended += 1;
+            if slot.modality() == entry.modality
+                && let Some(rows) = view.slot(slot)
+            {
+                self.slots[slot.index()].end(rows, entry.version, generation);
             }
         }
     }
 
-    /// Compacts what need not wait for a graph, and says which graphs are due.
-    pub(crate) fn tidy(&mut self, collection: CollectionId, exact_below: usize) -> Vec<BuildOrder> {
+    /// Compacts what need not wait for the building thread, and says what it is to do.
+    pub(crate) fn tidy(&mut self, policy: Policy) -> Vec<Order> {
         self.names.prune();
         let view = self.shared.view.load_full();
         let mut fresh: Option<View> = None;
         let mut orders = Vec::new();
         for slot in Slot::ALL {
             let Some(rows) = view.slot(slot) else { continue };
-            let graph = &mut self.graphs[slot.index()];
-            if graph.building {
-                continue;
-            }
-            if graph.is_due(rows, exact_below) {
-                graph.building = true;
-                let generation = view.generation;
-                orders.push(BuildOrder { collection, slot, rows: Arc::clone(rows), generation });
-            } else if graph.ended > COMPACT_LEAST + rows.rows / 4 {
-                graph.ended = 0;
-                let fresh = fresh.get_or_insert_with(|| View::clone(&view));
-                fresh.slots[slot.index()] = Some(Arc::new(rows.compacted(view.generation)));
+            let state = &mut self.slots[slot.index()];
+            if let Some(work) = state.due(rows, policy) {
+                let (collection, graph) = (self.shared.id, self.shared.spec.graph);
+                orders.push(Order { collection, slot, graph, work });
+            } else if let Some(delta) = state.compacted(rows, view.generation)
+                && let Some(rows) = fresh.get_or_insert_with(|| View::clone(&view)).slot_mut(slot)
+            {
+                rows.delta = delta;
             }
         }
         if let Some(fresh) = fresh {
@@ -181,42 +178,63 @@ impl State {
         orders
     }
 
-    /// Puts a graph in place: its rows, then those that came since.
-    pub(crate) fn publish(&mut self, built: Built) {
-        let graph = &mut self.graphs[built.slot.index()];
-        graph.building = false;
-        let Some((mut rows, base)) = built.result else {
-            graph.hold_until_rows = built.rows + built.rows / 4 + REBUILD_LEAST;
-            return;
-        };
+    /// Shows what the building thread made.
+    pub(crate) fn publish(&mut self, done: Done) {
         let mut view = View::clone(&self.shared.view.load());
-        let Some(now) = view.slot(built.slot).map(Arc::clone) else { return };
-        rows.extend_visible(&now, built.rows..now.rows, view.generation);
-        graph.ended = rows.ended(view.generation);
-        rows.base = Some(base);
-        view.slots[built.slot.index()] = Some(Arc::new(rows));
-        self.shared.view.store(Arc::new(view));
+        let generation = view.generation;
+        if let Some(rows) = view.slot_mut(done.slot) {
+            self.slots[done.slot.index()].publish(rows, done.outcome, generation);
+            self.shared.view.store(Arc::new(view));
+        }
     }
 
-    pub(crate) fn is_building(&self) -> bool {
-        self.graphs.iter().any(|graph| graph.building)
+    /// What the next commit is to name of a slot.
+    pub(crate) fn manifest(&self, slot: Slot) -> Option<Manifest> {
+        self.slots[slot.index()].manifest(self.shared.view.load().slot(slot)?)
     }
-}
 
-impl GraphState {
-    fn is_due(&self, slot: &SlotView, exact_below: usize) -> bool {
-        let living = slot.rows - self.ended.min(slot.rows);
-        if living == 0 || living < exact_below || slot.rows < self.hold_until_rows {
-            return false;
+    pub(crate) fn slot_mut(&mut self, slot: Slot) -> &mut SlotState {
+        &mut self.slots[slot.index()]
+    }
+
+    /// Has every slot that there is made one segment.
+    pub(crate) fn compact(&mut self) {
+        self.retry();
+        let view = self.shared.view.load();
+        for slot in Slot::ALL.into_iter().filter(|slot| view.slot(*slot).is_some()) {
+            self.slots[slot.index()].compact();
         }
-        match &slot.base {
-            None => true,
-            Some(base) => {
-                let newer = slot.rows - base.rows;
-                newer > REBUILD_LEAST.max(exact_below / 4).max(base.rows / 4)
-                    || self.ended > REBUILD_LEAST + slot.rows / 4
-            }
-        }
+    }
+
+    /// Tries again at once what the disk refused.
+    pub(crate) fn retry(&mut self) {
+        self.slots.iter_mut().for_each(SlotState::retry);
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.slots.iter().any(SlotState::is_busy)
+    }
+
+    /// Whether every row is in one segment, as asked for.
+    pub(crate) fn is_compact(&self) -> bool {
+        !self.slots.iter().any(|slot| slot.is_compacting() || slot.is_busy())
+    }
+
+    /// Whether something is due at a later time.
+    pub(crate) fn waits(&self) -> bool {
+        self.any(SlotState::waits)
+    }
+
+    /// Whether every segment can be read from disk by the next start.
+    pub(crate) fn is_saved(&self) -> bool {
+        !self.any(|state, rows| !state.is_saved(rows))
+    }
+
+    fn any(&self, test: impl Fn(&SlotState, &super::view::SlotView) -> bool) -> bool {
+        let view = self.shared.view.load();
+        Slot::ALL
+            .into_iter()
+            .any(|slot| view.slot(slot).is_some_and(|rows| test(&self.slots[slot.index()], rows)))
     }
 }
 

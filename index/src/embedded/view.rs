@@ -1,27 +1,24 @@
 //! The rows of a collection in memory: what a search reads while writes go on.
 //!
-//! A [`View`] never changes. The writing thread copies the little that a commit touches (the lists
-//! of chunks and the last chunk), and swaps a pointer. An entry that was replaced or deleted notes
+//! A [`View`] never changes. The writing thread copies the little that a commit touches and swaps a
+//! pointer. An entry that was replaced or deleted notes
 //! the generation that ended it, so a search on an older view still sees it and one on a newer view
 //! does not, without either waiting.
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
+use super::{delta::Delta, segment::Segment};
 use crate::{
     filter::FieldSource,
-    graph::Graph,
     store::key::Slot,
-    types::{Counts, Dims, ItemId, Modality, Value},
+    types::{CollectionSpec, Counts, ItemId, Modality, Value, VectorStorage},
 };
 
-/// Floats per chunk, about: small enough to be copied at each commit, long enough to be scanned.
-const CHUNK_FLOATS: usize = 1 << 16;
+/// What an entry takes with its id and some metadata, about.
+const ENTRY_BYTES: usize = 256;
 
 /// One version of an item, without its vectors.
 #[derive(Debug)]
@@ -47,10 +44,23 @@ impl Entry {
         Self { id, group, modality, version, fields, ended: AtomicU64::new(u64::MAX) }
     }
 
+    /// Stands for a row whose item ended before the start.
+    pub(crate) fn tombstone() -> Self {
+        Self {
+            id: ItemId::trusted(""),
+            group: None,
+            modality: Modality::Image,
+            version: 0,
+            fields: Box::default(),
+            ended: AtomicU64::new(0),
+        }
+    }
+
     /// Whether a search at this generation sees it. Relaxed is enough: `end` happens before the
-    /// view of its generation is published, and older views compare as before.
+    /// view of its generation is published, and older views compare as before. A view can be asked
+    /// for an older generation than its own, so newer entries are told too.
     pub(crate) fn visible(&self, generation: u64) -> bool {
-        self.ended.load(Ordering::Relaxed) > generation
+        self.version <= generation && self.ended.load(Ordering::Relaxed) > generation
     }
 
     pub(crate) fn end(&self, generation: u64) {
@@ -65,98 +75,62 @@ impl FieldSource for Entry {
     }
 }
 
-/// Some rows, their vectors one after the other.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    pub(crate) entries: Vec<Arc<Entry>>,
-    pub(crate) vectors: Vec<f32>,
-}
-
-/// The rows of one (modality, space).
+/// The rows of one (modality, space): segments, then what is newer.
 #[derive(Debug, Clone)]
 pub(crate) struct SlotView {
-    pub(crate) dims: usize,
-    pub(crate) chunk_rows: usize,
-    /// All full but the last.
-    pub(crate) chunks: Vec<Arc<Chunk>>,
-    pub(crate) rows: usize,
-    pub(crate) base: Option<Arc<Base>>,
-}
-
-/// A graph over the first rows.
-#[derive(Debug)]
-pub(crate) struct Base {
-    pub(crate) rows: usize,
-    pub(crate) graph: Box<dyn Graph>,
-    /// Least width of a search that reached the recall asked for.
-    pub(crate) ef_search: usize,
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) delta: Delta,
 }
 
 impl SlotView {
-    pub(crate) fn new(dims: usize) -> Self {
-        let chunk_rows = (CHUNK_FLOATS / dims).clamp(16, 4096);
-        Self { dims, chunk_rows, chunks: Vec::new(), rows: 0, base: None }
+    pub(crate) fn new(dims: usize, storage: VectorStorage) -> Self {
+        Self { segments: Vec::new(), delta: Delta::new(dims, storage) }
     }
 
-    /// Appends a row. Copies the last chunk if a published view shares it.
-    pub(crate) fn push(&mut self, entry: Arc<Entry>, vector: &[f32]) {
-        debug_assert_eq!(vector.len(), self.dims);
-        let last = match self.chunks.pop() {
-            Some(chunk) if chunk.entries.len() < self.chunk_rows => chunk,
-            full => {
-                self.chunks.extend(full);
-                Arc::new(self.empty_chunk())
+    /// Rows in memory, with those that ended.
+    pub(crate) fn rows(&self) -> usize {
+        self.delta.rows + self.segments.iter().map(|segment| segment.len()).sum::<usize>()
+    }
+
+    /// A row's entry; its vector goes into `out`.
+    pub(crate) fn row(&self, mut row: usize, out: &mut Vec<f32>) -> &Arc<Entry> {
+        for segment in &self.segments {
+            if row < segment.len() {
+                out.clear();
+                segment.read(row..row + 1, out);
+                return segment.entry(row);
             }
-        };
-        let mut last = Arc::try_unwrap(last).unwrap_or_else(|shared| {
-            let mut copy = self.empty_chunk();
-            copy.entries.extend_from_slice(&shared.entries);
-            copy.vectors.extend_from_slice(&shared.vectors);
-            copy
+            row -= segment.len();
+        }
+        self.delta.row(row, out)
+    }
+
+    /// Whether all rows of an older one are here in their places, and newer ones in the delta alone.
+    fn covers(&self, older: &Self) -> bool {
+        self.segments.len() == older.segments.len()
+            && self.segments.iter().zip(&older.segments).all(|(a, b)| Arc::ptr_eq(a, b))
+            && self.delta.covers(&older.delta)
+    }
+
+    /// What it holds in memory: address and bytes, about.
+    fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
+        let segments = self.segments.iter().map(|segment| {
+            let entries = segment.len() * ENTRY_BYTES;
+            (Arc::as_ptr(segment).addr(), segment.bytes() + entries)
         });
-        last.entries.push(entry);
-        last.vectors.extend_from_slice(vector);
-        self.chunks.push(Arc::new(last));
-        self.rows += 1;
+        let chunks = self.delta.chunks.iter().map(|chunk| {
+            let entries = chunk.entries.len() * ENTRY_BYTES;
+            (Arc::as_ptr(chunk).addr(), chunk.vectors.bytes() + entries)
+        });
+        segments.chain(chunks)
     }
 
-    fn empty_chunk(&self) -> Chunk {
-        Chunk {
-            entries: Vec::with_capacity(self.chunk_rows),
-            vectors: Vec::with_capacity(self.chunk_rows * self.dims),
-        }
-    }
-
-    pub(crate) fn row(&self, row: usize) -> (&Arc<Entry>, &[f32]) {
-        let chunk = &self.chunks[row / self.chunk_rows];
-        let at = row % self.chunk_rows;
-        (&chunk.entries[at], &chunk.vectors[at * self.dims..(at + 1) * self.dims])
-    }
-
-    /// Appends the rows of another one that are visible.
-    pub(crate) fn extend_visible(&mut self, from: &Self, rows: Range<usize>, generation: u64) {
-        for row in rows {
-            let (entry, vector) = from.row(row);
-            if entry.visible(generation) {
-                self.push(Arc::clone(entry), vector);
-            }
-        }
-    }
-
-    /// The visible rows alone, without a graph. Shares all chunks when every row is visible.
-    pub(crate) fn compacted(&self, generation: u64) -> Self {
-        if self.ended(generation) == 0 {
-            return Self { base: None, ..self.clone() };
-        }
-        let mut compact = Self::new(self.dims);
-        compact.extend_visible(self, 0..self.rows, generation);
-        compact
-    }
-
-    /// Rows that are not visible any more.
-    pub(crate) fn ended(&self, generation: u64) -> usize {
-        let entries = self.chunks.iter().flat_map(|chunk| &chunk.entries);
-        entries.filter(|entry| !entry.visible(generation)).count()
+    /// The rows that a search sees, by number.
+    pub(crate) fn visible(&self, generation: u64) -> impl Iterator<Item = (usize, &Arc<Entry>)> {
+        let segments = self.segments.iter().flat_map(|segment| segment.entries());
+        let delta = self.delta.chunks.iter().flat_map(|chunk| &chunk.entries);
+        let rows = segments.chain(delta).enumerate();
+        rows.filter(move |(_, entry)| entry.visible(generation))
     }
 }
 
@@ -169,9 +143,10 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn new(dims: &Dims, generation: u64) -> Self {
+    pub(crate) fn new(spec: &CollectionSpec, generation: u64) -> Self {
         let slots = Slot::ALL.map(|slot| {
-            dims.get(slot.modality(), slot.space()).map(|dims| Arc::new(SlotView::new(dims)))
+            let dims = spec.dims.get(slot.modality(), slot.space())?;
+            Some(Arc::new(SlotView::new(dims, spec.storage)))
         });
         Self { generation, counts: Counts::default(), slots }
     }
@@ -182,5 +157,26 @@ impl View {
 
     pub(crate) fn slot_mut(&mut self, slot: Slot) -> Option<&mut SlotView> {
         self.slots[slot.index()].as_mut().map(Arc::make_mut)
+    }
+
+    /// Whether an older view can be read from this one, by its generation.
+    pub(crate) fn covers(&self, older: &Self) -> bool {
+        let slots = self.slots.iter().zip(&older.slots);
+        self.generation >= older.generation
+            && slots.into_iter().all(|slots| match slots {
+                (Some(slot), Some(older)) => slot.covers(older),
+                (None, None) => true,
+                _ => false,
+            })
+    }
+
+    /// The view of an older generation that this one covers. Its counts are not those of then.
+    pub(crate) fn at(&self, generation: u64) -> Self {
+        Self { generation, ..self.clone() }
+    }
+
+    /// What it holds in memory: address and bytes, about.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.slots.iter().flatten().flat_map(|slot| slot.parts())
     }
 }

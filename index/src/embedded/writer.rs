@@ -3,26 +3,36 @@
 
 use std::{
     collections::HashMap,
+    io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    Collection, Collections,
-    job::{Answer, Attempt, Fatal},
+    Aliases, Collection, Collections,
+    builder::{Done, Order, Outcome},
+    job::{AdminAnswer, AdminWrite, Answer, Attempt, Fatal},
     prepare::PreparedBatch,
-    state::{BuildOrder, Built, State},
+    segment::file::{Files, Place},
+    slots::Policy,
+    state::State,
 };
 use crate::{
     engine::{DeleteBatch, DeleteOutcome, PutOutcome},
     error::{Error, Kind, Result},
-    store::{Store, env::is_map_full, key::CollectionId, write::Unused},
+    store::{
+        Store,
+        env::is_map_full,
+        key::{CollectionId, Slot},
+        manifest::Manifest,
+        write::Unused,
+    },
     types::{CollectionInfo, CollectionSpec},
 };
 
@@ -32,6 +42,10 @@ const GROUP_MAX: usize = 256;
 const GROW_MAX: usize = 24;
 /// How often a disk that refused is asked whether it takes writes again.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
+
+mod reserve;
+
+pub(crate) use self::reserve::Reserve;
 
 /// Where an answer goes, and the place in the queue that is given back with it.
 #[derive(Debug)]
@@ -55,6 +69,7 @@ pub(crate) enum Write {
     Delete { collection: Arc<Collection>, batch: DeleteBatch, reply: Reply<DeleteOutcome> },
     Create { spec: CollectionSpec, reply: Reply<CollectionInfo> },
     Drop { collection: Arc<Collection>, reply: Reply<()> },
+    Admin { write: AdminWrite, reply: Reply<AdminAnswer> },
 }
 
 impl Write {
@@ -64,6 +79,7 @@ impl Write {
             (Self::Delete { reply, .. }, Ok(Answer::Delete(outcome))) => reply.send(Ok(outcome)),
             (Self::Create { reply, .. }, Ok(Answer::Created(info))) => reply.send(Ok(info)),
             (Self::Drop { reply, .. }, Ok(Answer::Dropped)) => reply.send(Ok(())),
+            (Self::Admin { reply, .. }, Ok(Answer::Admin(answer))) => reply.send(Ok(answer)),
             (write, Ok(_)) => write.fail(Error::internal("an answer of another write")),
             (write, Err(error)) => write.fail(error),
         }
@@ -75,7 +91,13 @@ impl Write {
             Self::Delete { reply, .. } => reply.send(Err(error)),
             Self::Create { reply, .. } => reply.send(Err(error)),
             Self::Drop { reply, .. } => reply.send(Err(error)),
+            Self::Admin { reply, .. } => reply.send(Err(error)),
         }
+    }
+
+    /// Whether it gives room back, so that it may use what is held for a full disk.
+    fn frees(&self) -> bool {
+        matches!(self, Self::Delete { .. } | Self::Drop { .. })
     }
 }
 
@@ -83,9 +105,11 @@ impl Write {
 #[derive(Debug)]
 pub(crate) enum Message {
     Write(Box<Write>),
-    Built(Built),
-    /// Answered when no graph is due or under way.
+    Done(Done),
+    /// Answered when nothing is due or under way in the building thread.
     Settle(oneshot::Sender<()>),
+    /// Answered when the collection's rows are one segment each, without ended ones.
+    Compact(Arc<Collection>, oneshot::Sender<Result<()>>),
     Close,
 }
 
@@ -93,13 +117,22 @@ pub(crate) enum Message {
 pub(crate) struct Writer {
     pub(crate) store: Arc<Store>,
     pub(crate) collections: Arc<Collections>,
+    pub(crate) aliases: Arc<Aliases>,
     pub(crate) states: HashMap<CollectionId, State>,
-    pub(crate) orders: mpsc::Sender<BuildOrder>,
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) files: Arc<Files>,
     pub(crate) exact_below: usize,
+    pub(crate) idle_after: Duration,
+    pub(crate) last_write: Instant,
     pub(crate) now_ms: fn() -> u64,
     pub(crate) settling: Vec<oneshot::Sender<()>>,
+    pub(crate) compacting: Vec<(CollectionId, oneshot::Sender<Result<()>>)>,
     /// The disk refused the last write.
     pub(crate) refused: Arc<AtomicBool>,
+    /// Room on the disk that deletes may use when it is full.
+    pub(crate) reserve: Reserve,
+    /// When a disk that refused was last asked.
+    pub(crate) probed: Instant,
 }
 
 impl Writer {
@@ -113,50 +146,126 @@ impl Writer {
             while let Some(message) = next {
                 match message {
                     Message::Write(write) => group.push(*write),
-                    Message::Built(built) => self.publish(built),
-                    Message::Settle(sender) => self.settling.push(sender),
+                    Message::Done(done) => self.publish(done),
+                    Message::Settle(sender) => self.start_settling(sender),
+                    Message::Compact(collection, sender) => self.compact(&collection, sender),
                     Message::Close => close = true,
                 }
                 let more = !close && group.len() < GROUP_MAX;
                 next = if more { messages.try_recv().ok() } else { None };
             }
+            if self.refused.load(Ordering::Relaxed) && self.probed.elapsed() >= PROBE_PERIOD {
+                self.probe();
+            }
             if !group.is_empty() {
+                self.last_write = Instant::now();
                 self.write(group, Unused::Remove);
                 self.tidy_all();
             }
             self.settle();
+            self.answer_compacted();
             if close {
                 return;
             }
         }
     }
 
-    /// What comes next; until it does, a disk that refused is asked now and then.
-    fn next(&self, messages: &mpsc::Receiver<Message>) -> Option<Message> {
-        while self.refused.load(Ordering::Relaxed) {
+    /// What comes next. Until it does, a disk that refused is asked now and then, and what is due
+    /// at a later time is looked at.
+    fn next(&mut self, messages: &mpsc::Receiver<Message>) -> Option<Message> {
+        while self.refused.load(Ordering::Relaxed) || self.states.values().any(State::waits) {
             match messages.recv_timeout(PROBE_PERIOD) {
-                Err(RecvTimeoutError::Timeout) => self.probe(),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.refused.load(Ordering::Relaxed) {
+                        self.probe();
+                    }
+                    self.tidy_all();
+                }
                 received => return received.ok(),
             }
         }
         messages.recv().ok()
     }
 
-    fn publish(&mut self, built: Built) {
-        let collection = built.collection;
-        if let Some(state) = self.states.get_mut(&collection) {
-            state.publish(built);
+    fn publish(&mut self, done: Done) {
+        let (collection, slot) = (done.collection, done.slot);
+        match self.states.get_mut(&collection) {
+            Some(state) => {
+                state.publish(done);
+                self.commit_manifest(collection, slot);
+                self.tidy(collection);
+            }
+            None => {
+                // It was dropped while the segment was made.
+                if let Outcome::Merged { segment: Some(segment), .. } = done.outcome {
+                    self.files.remove(&Place { collection, slot, number: segment.number });
+                }
+                self.files.remove_collection(collection);
+            }
         }
-        self.tidy(collection);
+    }
+
+    /// Names the files of a slot, if that has changed and all are there; then those go that are
+    /// named no more.
+    fn commit_manifest(&mut self, collection: CollectionId, slot: Slot) {
+        let Some(state) = self.states.get_mut(&collection) else { return };
+        let Some(manifest) = state.manifest(slot) else { return };
+        match name_segments(&self.store, (collection, slot), &manifest) {
+            Ok(()) => {
+                for number in state.slot_mut(slot).commit(manifest) {
+                    self.files.remove(&Place { collection, slot, number });
+                }
+            }
+            Err(error) => {
+                tracing::warn!(cause = error.chain(), "a list of segments was not committed");
+                state.slot_mut(slot).note_refused();
+            }
+        }
+    }
+
+    fn start_settling(&mut self, sender: oneshot::Sender<()>) {
+        self.states.values_mut().for_each(State::retry);
+        self.tidy_all();
+        self.settling.push(sender);
     }
 
     fn settle(&mut self) {
-        if !self.states.values().any(State::is_building) {
+        if !self.states.values().any(State::is_busy) {
             for sender in self.settling.drain(..) {
                 if sender.send(()).is_err() {
-                    tracing::debug!("the one who waited for graphs has left");
+                    tracing::debug!("the one who waited for the index has left");
                 }
             }
+        }
+    }
+
+    fn compact(&mut self, collection: &Collection, sender: oneshot::Sender<Result<()>>) {
+        let Some(state) = self.states.get_mut(&collection.id) else {
+            let name = collection.spec.name.clone();
+            return drop(sender.send(Err(Error::CollectionMissing { name })));
+        };
+        state.compact();
+        self.compacting.push((collection.id, sender));
+        self.tidy(collection.id);
+    }
+
+    fn answer_compacted(&mut self) {
+        let waiting = std::mem::take(&mut self.compacting);
+        for (id, sender) in waiting {
+            let answer = match self.states.get(&id) {
+                Some(state) if !state.is_compact() => {
+                    self.compacting.push((id, sender));
+                    continue;
+                }
+                Some(state) if !state.is_saved() => Err(Error::NotCommitted {
+                    cause: "the disk refused a segment, which is tried again".to_owned(),
+                    kind: Kind::Unavailable,
+                }),
+                Some(_) => Ok(()),
+                None => Err(Error::internal("the collection was dropped while it was compacted")),
+            };
+            // Whoever left does not need the answer.
+            drop(sender.send(answer));
         }
     }
 
@@ -168,8 +277,12 @@ impl Writer {
     }
 
     fn tidy(&mut self, id: CollectionId) {
+        let idle = self.last_write.elapsed() >= self.idle_after;
+        for slot in Slot::ALL {
+            self.commit_manifest(id, slot);
+        }
         let Some(state) = self.states.get_mut(&id) else { return };
-        for order in state.tidy(id, self.exact_below) {
+        for order in state.tidy(Policy { exact_below: self.exact_below, idle }) {
             // The builder ends only after this thread was told to close.
             drop(self.orders.send(order));
         }
@@ -178,16 +291,33 @@ impl Writer {
     /// One commit. When it fails, each write gets its own try, so that one that can't be stored
     /// does not take its neighbours down. Files stay then: the first of them may free one that a
     /// later one placed already.
+    ///
+    /// When the disk is full, a delete gets what is held in reserve, since a delete needs new pages
+    /// before it gives any back. From then on all that could use up the rest is refused without a
+    /// try, until [`Writer::probe`] has filled the reserve again.
     fn write(&mut self, group: Vec<Write>, unused: Unused) {
+        let group = if self.reserve.is_spent() { refuse_growth(group) } else { group };
+        if group.is_empty() {
+            return;
+        }
         match self.try_group(&group, unused) {
             Ok(answers) => {
-                self.refused.store(false, Ordering::Relaxed);
+                if !self.reserve.is_spent() {
+                    self.refused.store(false, Ordering::Relaxed);
+                }
                 for (write, answer) in group.into_iter().zip(answers) {
                     write.answer(answer);
                 }
             }
             Err(error) if group.len() == 1 => {
-                if error.kind() == Kind::Unavailable {
+                let error = self.named_full(error);
+                let full = error.kind() == Kind::Full;
+                if full && group.iter().all(Write::frees) && self.reserve.spend() {
+                    tracing::warn!("the disk is full: a delete takes what is held in reserve");
+                    self.refused.store(true, Ordering::Relaxed);
+                    return self.write(group, unused);
+                }
+                if full || error.kind() == Kind::Unavailable {
                     self.refused.store(true, Ordering::Relaxed);
                 }
                 let cause = error.chain();
@@ -208,8 +338,25 @@ impl Writer {
         }
     }
 
+    /// The error by its name, when what broke a write is that the disk is full.
+    fn named_full(&self, error: Error) -> Error {
+        match error {
+            Error::Io { action, path, source }
+                if source.kind() != ErrorKind::StorageFull && self.reserve.is_disk_full() =>
+            {
+                tracing::warn!(%source, "a write failed on a full disk");
+                Error::io(action, path, ErrorKind::StorageFull.into())
+            }
+            error => error,
+        }
+    }
+
     /// Finds out whether the disk takes writes again, when no caller does.
-    fn probe(&self) {
+    fn probe(&mut self) {
+        self.probed = Instant::now();
+        if !self.reserve.refill() {
+            return;
+        }
         let probed = self.store.write().and_then(|mut txn| {
             txn.put_probe()?;
             txn.commit(Unused::Keep)
@@ -238,9 +385,41 @@ impl Writer {
             answers.push(attempt.run(write)?);
         }
         let shown = attempt.commit(unused)?;
-        shown.show(&mut self.states, &self.collections);
+        for &dropped in shown.dropped() {
+            self.files.remove_collection(dropped);
+        }
+        shown.show(&mut self.states, (&self.collections, &self.aliases));
         Ok(answers)
     }
+}
+
+fn name_segments(
+    store: &Store,
+    (collection, slot): (CollectionId, Slot),
+    manifest: &Manifest,
+) -> Result<()> {
+    let attempt = || -> Result<()> {
+        let mut txn = store.write()?;
+        txn.put_manifest(collection, slot, manifest)?;
+        txn.commit(Unused::Keep)
+    };
+    for _ in 0..GROW_MAX {
+        match attempt() {
+            Err(error) if is_map_full(&error) => store.grow()?,
+            result => return result,
+        }
+    }
+    Err(Error::internal("the map of the store is full after growing"))
+}
+
+/// Answers what needs room on a full disk, and gives back the rest.
+fn refuse_growth(group: Vec<Write>) -> Vec<Write> {
+    let (frees, grows): (Vec<_>, Vec<_>) = group.into_iter().partition(Write::frees);
+    for write in grows {
+        let cause = "the disk is full".to_owned();
+        write.fail(Error::NotCommitted { cause, kind: Kind::Full });
+    }
+    frees
 }
 
 #[cfg(test)]

@@ -14,23 +14,23 @@
 //! | any panic left | is caught; the caller scans |
 
 use std::{
-    collections::HashMap,
     fmt,
-    hash::{DefaultHasher, Hash, Hasher},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::atomic::Ordering,
 };
 
 use hnsw_rs::{anndists::dist::Distance, hnsw::Hnsw};
 use rayon::prelude::*;
 
-use super::{Cancel, Graph, Rows, Sequence};
+use super::{
+    Ask, BuildError, Builder, Cancel, FileError, Found, Graph, Near, Params, Rows, SearchError,
+    Sequence, points::Points,
+};
 use crate::kernel;
 
-const M: usize = 16;
-const EF_CONSTRUCTION: usize = 100;
 const MAX_LAYER: usize = 16;
-const SHUFFLE_SEED: u64 = 0x0D19_7C41;
 /// Points inserted one by one, so that no later one finds an empty graph.
 const SERIAL_POINTS: usize = 256;
 /// Points inserted between two looks at the cancel flag.
@@ -46,9 +46,14 @@ impl Distance<f32> for UnitDistance {
     }
 }
 
+/// Builds with `hnsw_rs`.
+#[derive(Debug)]
+pub(crate) struct HnswRs;
+
 struct HnswGraph {
     hnsw: Hnsw<'static, f32, UnitDistance>,
     points: Points,
+    dims: usize,
 }
 
 impl fmt::Debug for HnswGraph {
@@ -57,93 +62,104 @@ impl fmt::Debug for HnswGraph {
     }
 }
 
-impl Graph for HnswGraph {
-    fn search(&self, query: &[f32], ef: usize) -> Option<Vec<u32>> {
-        let found = catch_unwind(AssertUnwindSafe(|| self.hnsw.search(query, ef, ef)));
-        let Ok(found) = found else {
-            tracing::error!("a graph search panicked; the rows are scanned instead");
-            return None;
-        };
-        Some(found.iter().flat_map(|near| self.points.rows(near.d_id)).copied().collect())
+impl Builder for HnswRs {
+    fn build(
+        &self,
+        rows: &dyn Rows,
+        params: &Params,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn Graph>, BuildError> {
+        super::check(rows, params)?;
+        let built = catch_unwind(AssertUnwindSafe(|| insert_all(rows, params, cancel)));
+        built.unwrap_or_else(|_| {
+            tracing::error!("a graph build panicked; searches go on scanning");
+            Err(BuildError::Panicked)
+        })
+    }
+
+    fn load(&self, _path: &Path) -> Result<Box<dyn Graph>, FileError> {
+        Err(FileError::Unsupported)
     }
 }
 
-/// Builds a graph on the current rayon pool. `None` when cancelled, or when the build panicked.
-pub(crate) fn build(rows: &dyn Rows, cancel: &Cancel) -> Option<Box<dyn Graph>> {
-    let built = catch_unwind(AssertUnwindSafe(|| insert_all(rows, cancel)));
-    built.unwrap_or_else(|_| {
-        tracing::error!("a graph build panicked; searches go on scanning");
-        None
-    })
-}
-
-fn insert_all(rows: &dyn Rows, cancel: &Cancel) -> Option<Box<dyn Graph>> {
+fn insert_all(
+    rows: &dyn Rows,
+    params: &Params,
+    cancel: &Cancel,
+) -> Result<Box<dyn Graph>, BuildError> {
     let points = Points::collapse(rows);
-    let hnsw = Hnsw::new(M, points.len().max(1), MAX_LAYER, EF_CONSTRUCTION, UnitDistance);
-    let mut order: Vec<usize> = (0..points.len()).collect();
-    Sequence::new(SHUFFLE_SEED).shuffle(&mut order);
-    let insert = |&point: &usize| {
+    let size = points.len().max(1);
+    let hnsw = Hnsw::new(params.m, size, MAX_LAYER, params.ef_construction, UnitDistance);
+    let mut order: Vec<u32> = (0..points.len() as u32).collect();
+    Sequence::new(params.seed).shuffle(&mut order);
+    let insert = |&point: &u32| {
         if let Some(&row) = points.rows(point).first() {
-            hnsw.insert((rows.row(row as usize), point));
+            hnsw.insert((rows.row(row as usize), point as usize));
         }
     };
     let (first, rest) = order.split_at(order.len().min(SERIAL_POINTS));
     first.iter().for_each(insert);
     for step in rest.chunks(STEP) {
         if cancel.load(Ordering::Relaxed) {
-            return None;
+            return Err(BuildError::Cancelled);
         }
         step.par_iter().for_each(insert);
     }
-    Some(Box::new(HnswGraph { hnsw, points }))
-}
-
-/// Rows grouped by equal vectors; a point of the graph stands for one group.
-struct Points {
-    /// Rows of point `p` are `rows[starts[p]..starts[p + 1]]`.
-    starts: Vec<u32>,
-    rows: Vec<u32>,
-}
-
-impl Points {
-    fn collapse(rows: &dyn Rows) -> Self {
-        let mut by_hash: HashMap<u64, Vec<u32>> = HashMap::new();
-        let mut groups: Vec<Vec<u32>> = Vec::new();
-        for row in 0..rows.len() {
-            let vector = rows.row(row);
-            let mut hasher = DefaultHasher::new();
-            bytemuck::cast_slice::<f32, u32>(vector).hash(&mut hasher);
-            let same_hash = by_hash.entry(hasher.finish()).or_default();
-            let equal = same_hash.iter().find(|&&group| {
-                let first = groups[group as usize][0];
-                rows.row(first as usize) == vector
-            });
-            match equal {
-                Some(&group) => groups[group as usize].push(row as u32),
-                None => {
-                    same_hash.push(groups.len() as u32);
-                    groups.push(vec![row as u32]);
-                }
-            }
-        }
-        let mut starts = Vec::with_capacity(groups.len() + 1);
-        let mut flat = Vec::with_capacity(rows.len());
-        for group in groups {
-            starts.push(flat.len() as u32);
-            flat.extend(group);
-        }
-        starts.push(flat.len() as u32);
-        Self { starts, rows: flat }
+    if cancel.load(Ordering::Relaxed) {
+        return Err(BuildError::Cancelled);
     }
+    Ok(Box::new(HnswGraph { hnsw, points, dims: rows.dims() }))
+}
 
+impl Graph for HnswGraph {
     fn len(&self) -> usize {
-        self.starts.len() - 1
+        self.points.row_count()
     }
 
-    fn rows(&self, point: usize) -> &[u32] {
-        match (self.starts.get(point), self.starts.get(point + 1)) {
-            (Some(&from), Some(&to)) => &self.rows[from as usize..to as usize],
-            _ => &[],
+    fn dims(&self) -> usize {
+        self.dims
+    }
+
+    fn search(&self, query: &[f32], ask: &Ask<'_>) -> Result<Found, SearchError> {
+        super::check_query(query, self.dims, self.len())?;
+        let count = self.points.len();
+        let allowed = ask.allow.map_or(self.len(), super::rowset::RowSet::len);
+        if count == 0 || ask.k == 0 || allowed == 0 {
+            return Ok(Found::default());
         }
+        // Its filter is not used: of a wider answer, about as many rows are allowed.
+        let wider = |wanted: usize| wanted.saturating_mul(self.len()).div_ceil(allowed).min(count);
+        let (k, ef) = (wider(ask.k), wider(ask.ef.max(ask.k)));
+        let found = catch_unwind(AssertUnwindSafe(|| self.hnsw.search(query, ef.max(k), ef)));
+        let Ok(found) = found else {
+            tracing::error!("a graph search panicked; the rows are scanned instead");
+            return Err(SearchError::Panicked);
+        };
+        let visited = found.len();
+        let mut near = Vec::with_capacity(ask.k);
+        for point in &found {
+            if near.len() >= ask.k {
+                break;
+            }
+            let rows = self.points.rows(point.d_id as u32).iter().copied();
+            let allowed = rows.filter(|&row| ask.allow.is_none_or(|allow| allow.contains(row)));
+            near.extend(allowed.map(|row| Near { row, score: 1.0 - point.distance }));
+        }
+        Ok(Found { near, visited })
+    }
+
+    fn row(&self, _row: usize) -> Option<Vec<f32>> {
+        None
+    }
+
+    fn read(&self, _rows: Range<usize>, _out: &mut Vec<f32>) {}
+
+    /// A guess: each vector, link and list is an allocation of its own.
+    fn memory_bytes(&self) -> usize {
+        self.points.len() * (4 * self.dims + 1800) + self.points.bytes()
+    }
+
+    fn save(&self, _path: &Path) -> Result<(), FileError> {
+        Err(FileError::Unsupported)
     }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Graph, Rows, Sequence};
+use super::{Ask, Graph, Rows, Sequence};
 use crate::kernel;
 
 /// Least share of the true ten nearest that a graph must find.
@@ -32,9 +32,12 @@ pub(crate) fn reaches_recall(graph: &dyn Graph, rows: &dyn Rows) -> Option<usize
             .par_iter()
             .zip(&edges)
             .map(|(query, &edge)| {
-                let near = graph.search(query, ef).unwrap_or_default();
-                let right =
-                    near.iter().filter(|&&row| kernel::dot(query, rows.row(row as usize)) >= edge);
+                let ask = Ask { k: K, ef, allow: None };
+                let found = graph.search(query, &ask).unwrap_or_default();
+                let right = found
+                    .near
+                    .iter()
+                    .filter(|near| kernel::dot(query, rows.row(near.row as usize)) >= edge);
                 right.count().min(K)
             })
             .sum();

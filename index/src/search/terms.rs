@@ -2,7 +2,7 @@
 
 use super::{MAX_K, MAX_TERMS, SearchQuery, Term, TermSource};
 use crate::{
-    engine::Engine,
+    engine::{Engine, Pin, StoredVector},
     error::{Error, Rejection, Result},
     kernel,
     types::{ItemId, Modality, Space},
@@ -50,6 +50,10 @@ pub(super) fn check(query: &SearchQuery) -> Result<(), Rejection> {
     }
     if !query.terms.iter().any(|term| term.weight > 0.0) {
         return Err(Rejection::invalid("terms", "has no term with a positive weight"));
+    }
+    if query.exact && query.prefix_dims > 0 {
+        let reason = "is set beside `exact`, which looks at whole vectors: leave one out";
+        return Err(Rejection::invalid("prefix_dims", reason));
     }
     match &query.filter {
         Some(filter) => filter.check(),
@@ -104,7 +108,7 @@ pub(super) async fn resolve(
         let (vector, modality) = match &term.source {
             TermSource::Vector { vector, modality } => (vector, modality.unwrap_or(query.target)),
             TermSource::Item(id) => {
-                let found = of_item(engine, collection, (i, id, term.space), query.target).await?;
+                let found = of_item(engine, collection, (i, id, term.space), query).await?;
                 stored = found.0;
                 (&stored, found.1)
             }
@@ -133,17 +137,30 @@ async fn of_item(
     engine: &dyn Engine,
     collection: &str,
     (i, id, space): (usize, &ItemId, Space),
-    target: Modality,
+    query: &SearchQuery,
 ) -> Result<(Vec<f32>, Modality)> {
     let field = format!("terms[{i}].item_id");
-    let found = engine.vectors(collection, std::slice::from_ref(id), space).await?.pop().flatten();
+    let asked = (query.pin.as_ref(), std::slice::from_ref(id), space);
+    let found = stored(engine, collection, asked).await?.pop().flatten();
     let Some(found) = found else {
         return Err(Error::ItemMissing { field, id: id.to_string() });
     };
-    check_exclusive(i, space, found.modality, target)?;
+    check_exclusive(i, space, found.modality, query.target)?;
     let modality = found.modality;
     let vector = found.vector.ok_or(Rejection::NoSpace { field, modality, space })?;
     Ok((vector, modality))
+}
+
+/// Stored vectors, of a held generation or of now.
+pub(super) async fn stored(
+    engine: &dyn Engine,
+    collection: &str,
+    (pin, ids, space): (Option<&Pin>, &[ItemId], Space),
+) -> Result<Vec<Option<StoredVector>>> {
+    match pin {
+        Some(pin) => engine.pinned_vectors(collection, pin, ids, space).await,
+        None => engine.vectors(collection, ids, space).await,
+    }
 }
 
 /// One query vector per space that has terms.

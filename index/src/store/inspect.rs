@@ -55,7 +55,8 @@ pub(super) fn inspect(path: &Path) -> Checked<()> {
     let head = Head::read(&mut file, bytes)?;
     let pages = bytes / head.page_bytes as u64;
     let seen = vec![false; usize::try_from(pages.min(head.last_page + 1)).unwrap_or(0)];
-    let mut walk = Walk { file, bytes, head, seen, free: Vec::new(), least: Least::default() };
+    let mut walk =
+        Walk { file, bytes, head, seen, free: Vec::new(), least: Least::default(), levels: 0 };
     let (free, main) = (walk.head.free_root, walk.head.main_root);
     walk.tree(main, Tree::Main, 0)?;
     walk.tree(free, Tree::Free, 0)?;
@@ -88,6 +89,8 @@ impl Head {
         let page_bytes = u32_at(&head, 40) as usize;
         let is_head = u16_at(&head, 10) & P_META != 0
             && u32_at(&head, 16) == MAGIC
+            // The list of tables is none of a special kind.
+            && u16_at(&head, 92) == 0
             && page_bytes.is_power_of_two()
             && (LEAST_PAGE..=LARGEST_PAGE).contains(&page_bytes);
         if !is_head {
@@ -125,6 +128,8 @@ struct Walk {
     seen: Vec<bool>,
     free: Vec<u64>,
     least: Least,
+    /// Levels that the table which is walked says it has.
+    levels: usize,
 }
 
 /// Where keys have got to in the tree that is walked: a key out of order would not be found again.
@@ -172,6 +177,9 @@ impl Walk {
                 Ok(())
             }
             P_LEAF => {
+                if tree == Tree::Named && depth + 1 != self.levels {
+                    return Err(damage("the depth of a table of the database is damaged"));
+                }
                 for node in nodes(&page, number)? {
                     if tree == Tree::Named {
                         self.least.advance(key(node), false, number)?;
@@ -189,8 +197,14 @@ impl Walk {
         let flags = u16_at(node, 4);
         let inline = if flags & F_BIGDATA == 0 { size } else { 8 };
         let start = NODE + usize::from(u16_at(node, 6));
+        // Other kinds of nodes belong to tables that we do not make: LMDB would follow them nowhere.
+        let known = match tree {
+            Tree::Main => flags == F_SUBDATA,
+            Tree::Free | Tree::Named => flags & !F_BIGDATA == 0,
+        };
         let data = node
             .get(start..start + inline)
+            .filter(|_| known)
             .ok_or_else(|| damage(format!("page {number} of the database is damaged")))?;
         let value = match flags & F_BIGDATA {
             0 => data.to_vec(),
@@ -199,8 +213,10 @@ impl Walk {
         match tree {
             Tree::Named => Ok(()),
             Tree::Free => self.note_free(&value),
-            Tree::Main if flags & F_SUBDATA != 0 && value.len() == 48 => {
+            // Its kind is a plain table's.
+            Tree::Main if value.len() == 48 && u32_at(&value, 0) == 0 && u16_at(&value, 4) == 0 => {
                 self.least = Least::default();
+                self.levels = usize::from(u16_at(&value, 6));
                 self.tree(u64_at(&value, 40), Tree::Named, 0)
             }
             Tree::Main => Err(damage("the list of the database's tables is damaged")),

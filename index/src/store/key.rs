@@ -85,6 +85,22 @@ pub(crate) fn source(collection: CollectionId, version: u64) -> [u8; 12] {
     key
 }
 
+/// `c, kind`: the puts, or the deletes, of a collection's log of changes.
+pub(crate) fn changes(collection: CollectionId, deleted: bool) -> [u8; 5] {
+    let mut key = [0; 5];
+    key[..4].copy_from_slice(&collection.to_be_bytes());
+    key[4] = u8::from(deleted);
+    key
+}
+
+/// `c, kind, sequence number`
+pub(crate) fn change(collection: CollectionId, deleted: bool, sequence: u64) -> [u8; 13] {
+    let mut key = [0; 13];
+    key[..5].copy_from_slice(&changes(collection, deleted));
+    key[5..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
 /// `c, hash of the group`: groups may be longer than a key, so they are named by a hash, and what
 /// is found is compared with the group itself.
 pub(crate) fn group(collection: CollectionId, group: &str) -> [u8; 20] {

@@ -24,7 +24,7 @@ impl Store {
         let mut found = Vec::new();
         for row in self.tables.collections.iter(txn).map_err(fault)? {
             let (name, value) = row.map_err(fault)?;
-            let record: CollectionRecord = record::decode(name, value).map_err(|_| {
+            let record = record::decode_collection(name, value).map_err(|_| {
                 let name = String::from_utf8_lossy(name);
                 self.damaged(format!("the record of collection {name:?} is not readable"))
             })?;
@@ -114,19 +114,16 @@ impl Store {
         Ok(found)
     }
 
-    /// Every vector of a slot, as stored (key and value), with its version, in the order of versions.
-    pub(crate) fn each_vector(
+    /// Hands out the vector of one version of an item, as stored (key and value).
+    pub(crate) fn vector_into<T>(
         &self,
         txn: &Txn<'_>,
-        place: (CollectionId, Slot),
-        mut visit: impl FnMut(u64, (&[u8], &[u8])) -> Result<()>,
-    ) -> Result<()> {
-        let prefix = key::slot(place.0, place.1);
-        for row in self.tables.vectors.prefix_iter(txn, &prefix).map_err(fault)? {
-            let (key, value) = row.map_err(fault)?;
-            visit(key::trailing_u64(key)?, (key, value))?;
-        }
-        Ok(())
+        place: (CollectionId, Slot, u64),
+        visit: impl FnOnce((&[u8], &[u8])) -> T,
+    ) -> Result<Option<T>> {
+        let key = key::vector(place.0, place.1, place.2);
+        let value = self.tables.vectors.get(txn, &key).map_err(fault)?;
+        Ok(value.map(|value| visit((&key, value))))
     }
 
     /// The vector of one version of an item.

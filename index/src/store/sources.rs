@@ -49,13 +49,22 @@ impl Sources {
     pub(super) fn open(data: &Path) -> Result<Self> {
         let root = data.join("sources");
         let new = root.join("new");
-        if let Err(e) = fs::remove_dir_all(&new)
-            && e.kind() != ErrorKind::NotFound
-        {
-            return Err(Error::io("empty", new, e));
+        // The folder itself stays where it is there: on a full disk it could not be made again.
+        match fs::read_dir(&new) {
+            Ok(entries) => {
+                for entry in entries {
+                    let path = entry.map_err(|e| Error::io("list", &new, e))?.path();
+                    fs::remove_file(&path).map_err(|e| Error::io("remove", path, e))?;
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(&new).map_err(|e| Error::io("create", &new, e))?;
+            }
+            Err(e) => return Err(Error::io("list", new, e)),
         }
-        fs::create_dir_all(&new).map_err(|e| Error::io("create", &new, e))?;
         sync_folder(data).map_err(|e| Error::io("sync", data, e))?;
+        // A process that was killed may have made a folder below and not have come to this.
+        sync_folder(&root).map_err(|e| Error::io("sync", &root, e))?;
         Ok(Self { root, counter: AtomicU64::new(0) })
     }
 

@@ -1,6 +1,9 @@
 //! Writing: everything between the start of a transaction and its commit.
 
-use std::{collections::HashSet, ops::Bound};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Bound,
+};
 
 use heed::RwTxn;
 use serde::Serialize;
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    types::ItemId,
+    types::{ItemId, VectorStorage},
 };
 
 /// Requests are remembered for this long.
@@ -55,21 +58,26 @@ pub(crate) struct ItemWrite<'a> {
     pub(crate) id: &'a ItemId,
     pub(crate) record: ItemRecord,
     pub(crate) source: &'a NewSource,
+    /// Unit vectors, rounded as they are stored.
     pub(crate) vectors: &'a [(Slot, Vec<f32>)],
+    pub(crate) storage: VectorStorage,
 }
 
 /// A write transaction; dropping it undoes everything but files, which the next start sweeps.
 pub(crate) struct WriteTxn<'a> {
-    store: &'a Store,
-    txn: RwTxn<'a>,
+    pub(super) store: &'a Store,
+    pub(super) txn: RwTxn<'a>,
     /// Files that no item names any more.
     unused: HashSet<[u8; 32]>,
+    /// Deletes that were added to the logs of changes.
+    pub(super) deletes: BTreeMap<CollectionId, u64>,
 }
 
 impl Store {
     /// Starts a write. There is one at a time.
     pub(crate) fn write(&self) -> Result<WriteTxn<'_>> {
-        Ok(WriteTxn { store: self, txn: self.env.write()?, unused: HashSet::new() })
+        let txn = self.env.write()?;
+        Ok(WriteTxn { store: self, txn, unused: HashSet::new(), deletes: BTreeMap::new() })
     }
 
     /// Makes room after a write failed with a full map; no transaction may be open on this thread.
@@ -80,12 +88,12 @@ impl Store {
 
 impl WriteTxn<'_> {
     /// Makes everything durable; only then may files go that are no longer named.
-    pub(crate) fn commit(self, unused: Unused) -> Result<()> {
+    pub(crate) fn commit(mut self, unused: Unused) -> Result<()> {
+        self.trim_logs()?;
+        self.store.fault.check()?;
         self.txn.commit().map_err(fault)?;
         if unused == Unused::Remove {
-            for digest in &self.unused {
-                self.store.sources.remove(digest);
-            }
+            self.store.remove_unused(self.unused)?;
         }
         Ok(())
     }
@@ -153,10 +161,13 @@ impl WriteTxn<'_> {
         }
         if let Some(old) = old {
             self.remove_parts(collection, old)?;
+            self.delete(tables.changes, &key::change(collection, false, old.version))?;
         }
+        let change = key::change(collection, false, version);
+        self.put_raw(tables.changes, &change, item.id.as_str().as_bytes())?;
         for (slot, vector) in item.vectors {
             let key = key::vector(collection, *slot, version);
-            let value = record::encode_vector(&key, vector);
+            let value = record::encode_vector(&key, vector, item.storage);
             tables.vectors.put(&mut self.txn, &key, &value).map_err(fault)?;
         }
         if let Some(group) = &item.record.group {
@@ -166,14 +177,15 @@ impl WriteTxn<'_> {
         self.put_record(tables.items, &key::named(collection, item.id.as_str()), &item.record)
     }
 
-    /// Removes an item and everything that belongs to it.
+    /// Removes an item and everything that belongs to it; `sequence` is the number of the change.
     pub(crate) fn delete_item(
         &mut self,
         collection: CollectionId,
-        id: &ItemId,
-        old: &ItemRecord,
+        (id, old): (&ItemId, &ItemRecord),
+        sequence: u64,
     ) -> Result<()> {
         self.remove_parts(collection, old)?;
+        self.log_delete(collection, (id, old.version), sequence)?;
         let key = key::named(collection, id.as_str());
         self.delete(self.store.tables.items, &key)
     }
@@ -197,8 +209,16 @@ impl WriteTxn<'_> {
         let from = key::collection(id);
         let to = key::collection(id.saturating_add(1));
         let range = (Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice()));
-        for table in [tables.items, tables.vectors, tables.sources, tables.groups, tables.requests]
-        {
+        self.drop_log(id)?;
+        let tables = [
+            tables.items,
+            tables.vectors,
+            tables.sources,
+            tables.groups,
+            tables.requests,
+            tables.segments,
+        ];
+        for table in tables {
             table.delete_range(&mut self.txn, &range).map_err(fault)?;
         }
         Ok(())
@@ -288,16 +308,21 @@ impl WriteTxn<'_> {
         self.put_record(files, digest, &count)
     }
 
-    fn put_raw(&mut self, table: Table, key: &[u8], body: &[u8]) -> Result<()> {
+    pub(super) fn put_raw(&mut self, table: Table, key: &[u8], body: &[u8]) -> Result<()> {
         table.put(&mut self.txn, key, &record::frame(key, body)).map_err(fault)
     }
 
-    fn put_record<T: Serialize>(&mut self, table: Table, key: &[u8], record: &T) -> Result<()> {
+    pub(super) fn put_record<T: Serialize>(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        record: &T,
+    ) -> Result<()> {
         let value = record::encode(key, record)?;
         table.put(&mut self.txn, key, &value).map_err(fault)
     }
 
-    fn delete(&mut self, table: Table, key: &[u8]) -> Result<()> {
+    pub(super) fn delete(&mut self, table: Table, key: &[u8]) -> Result<()> {
         table.delete(&mut self.txn, key).map_err(fault)?;
         Ok(())
     }

@@ -59,7 +59,7 @@ fn a_repeated_delete_gets_the_stored_counts() {
         assert_eq!(first, again);
         assert_eq!(fixture.engine.collection(NAME).await.unwrap().counts.texts, 3);
         let selection = Selection::Ids(vec![]);
-        let clash = DeleteBatch { selection, request: key("d", 2) };
+        let clash = DeleteBatch { selection, expected_count: None, request: key("d", 2) };
         let error = fixture.engine.delete(NAME, clash).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
     });

@@ -84,7 +84,7 @@ fn a_format_of_the_future_is_refused() {
     let marker = folder.path().join("diptych-store.json");
     fs::write(&marker, r#"{"format":"diptych-store","version":99}"#).unwrap();
     let text = refusal(folder.path());
-    assert!(text.contains("format 99") && text.contains("reads format 1"), "{text}");
+    assert!(text.contains("format 99") && text.contains("reads formats 1 to 2"), "{text}");
     fs::write(&marker, "not json").unwrap();
     assert!(refusal(folder.path()).contains("not readable"));
 }
@@ -122,6 +122,26 @@ fn a_start_that_was_killed_before_its_marker_is_finished() {
         let engine = EmbeddedEngine::open(&small(folder.path())).unwrap();
         assert_eq!(engine.collection(NAME).await.unwrap().counts.images, 300);
     });
+}
+
+/// A power loss, which a kill is not, may leave any part of a first start's database. No marker says that it was finished.
+#[test]
+fn a_first_start_that_lost_its_power_begins_anew() {
+    for bytes in [vec![0; 1], vec![0; 8192], vec![0xAA; 40_000]] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("db")).unwrap();
+        fs::write(data(folder.path()), bytes).unwrap();
+        run(async {
+            let engine = EmbeddedEngine::open(&small(folder.path())).unwrap();
+            engine.create_collection(spec(NAME)).await.unwrap();
+        });
+    }
+    // A folder that was in use is not taken for one.
+    let folder = filled();
+    fs::remove_file(folder.path().join("diptych-store.json")).unwrap();
+    fs::create_dir(folder.path().join("sources/ab")).unwrap();
+    overwrite(&data(folder.path()), 0, &[0xAA; 9000]);
+    assert!(refusal(folder.path()).contains("head is damaged"));
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn a_group_is_deleted_whole_and_alone() {
         put(&*fixture.engine, items).await;
         put(&*fixture.engine, vec![moved]).await;
         let selection = Selection::Group("g0".to_owned());
-        let batch = diptych_index::DeleteBatch { selection, request: None };
+        let batch = diptych_index::DeleteBatch { selection, expected_count: None, request: None };
         let outcome = fixture.engine.delete(NAME, batch).await.unwrap();
         assert_eq!((outcome.deleted, outcome.not_found), (3, 0));
         let scan = Scan { limit: 100, group: Some("g1".to_owned()), ..Scan::default() };

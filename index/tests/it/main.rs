@@ -7,11 +7,22 @@
     reason = "a test ends where something is not as it should be, and says how far it got"
 )]
 
+mod admin;
 mod batches;
 mod crash;
 mod damage;
+mod explain;
+mod formats;
 mod graphs;
 mod items;
 mod model;
+mod pages;
+mod prefix;
+mod property;
+mod recall;
 mod search;
+mod segments;
+mod snapshots;
 mod support;
+mod swaps;
+mod windows;

@@ -1,11 +1,12 @@
 //! Any sequence of writes, with the engine closed and opened in between, leaves the same items as
 //! a map does.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use diptych_index::{
-    DeleteBatch, EmbeddedConfig, EmbeddedEngine, Engine, Fields, Item, Modality, Nearest, NewItem,
-    Scan, Selection, Space,
+    BuilderKind, ChangeKind, CollectionSpec, DeleteBatch, EmbeddedConfig, EmbeddedEngine, Engine,
+    EngineAdmin as _, Fields, Filter, Item, Modality, Nearest, NewItem, Scan, Selection, Space,
+    Value, VectorStorage,
 };
 use proptest::prelude::*;
 
@@ -17,6 +18,8 @@ enum Op {
     PutAtVersion { id: u8, seed: u64, right: bool },
     Delete(Vec<u8>),
     DeleteGroup(u8),
+    Compact,
+    Settle,
     Reopen,
 }
 
@@ -32,6 +35,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => at_version,
         2 => proptest::collection::vec(0..14_u8, 1..4).prop_map(Op::Delete),
         1 => (0..4_u8).prop_map(Op::DeleteGroup),
+        1 => Just(Op::Compact),
+        1 => Just(Op::Settle),
         1 => Just(Op::Reopen),
     ];
     proptest::collection::vec(op, 1..40)
@@ -82,12 +87,14 @@ impl World {
             Op::DeleteGroup(group) => {
                 let group = format!("g{group}");
                 let selection = Selection::Group(group.clone());
-                let batch = DeleteBatch { selection, request: None };
+                let batch = DeleteBatch { selection, expected_count: None, request: None };
                 let outcome = self.engine.delete(NAME, batch).await.unwrap();
                 let before = self.model.len();
                 self.model.retain(|_, found| found.new.group.as_ref() != Some(&group));
                 assert_eq!(outcome.deleted, (before - self.model.len()) as u64);
             }
+            Op::Compact => self.engine.compact(NAME, Arc::default()).await.unwrap(),
+            Op::Settle => self.engine.settle().await.unwrap(),
             Op::Reopen => {
                 self.engine.close().await.unwrap();
                 self.engine = Arc::new(EmbeddedEngine::open(&self.config).unwrap());
@@ -120,6 +127,24 @@ impl World {
         for modality in Modality::ALL {
             self.compare_neighbours(modality).await;
         }
+        self.compare_log().await;
+    }
+
+    /// The log has the last put of each item, in the order of numbers, and no delete of one that came back before.
+    async fn compare_log(&self) {
+        let page = self.engine.changes(NAME, 0, 100_000).await.unwrap();
+        assert!(
+            page.complete && !page.more && page.changes.is_sorted_by_key(|change| change.sequence)
+        );
+        let mut replayed = BTreeMap::new();
+        for change in &page.changes {
+            match change.kind {
+                ChangeKind::Put => replayed.insert(change.id.as_str(), change.sequence),
+                ChangeKind::Deleted => replayed.remove(change.id.as_str()),
+            };
+        }
+        let expected = self.model.iter().map(|(name, found)| (name.as_str(), found.version));
+        assert!(replayed.into_iter().eq(expected));
     }
 
     fn compare_item(&self, item: &Item, remembered: &Remembered) {
@@ -153,25 +178,59 @@ impl World {
             names.sort_unstable();
             assert_eq!(names, ids);
         }
+        self.compare_scores_and_filters(modality).await;
         let ids: Vec<_> = ids.into_iter().map(crate::support::id).collect();
         let found = self.engine.vectors(NAME, &ids, Space::Exclusive).await.unwrap();
         assert!(found.iter().all(|found| found.as_ref().unwrap().modality == modality));
     }
 }
 
+impl World {
+    /// Scores are those of the vectors as stored; a filter leaves what passes it.
+    async fn compare_scores_and_filters(&self, modality: Modality) {
+        let query = nearest(modality, vector(4_711, 19), 1000);
+        let length: f32 = query.vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        for exact in [true, false] {
+            let max = Bound::Included(Value::Int(20));
+            let (field, min) = ("seed".to_owned(), Bound::Unbounded);
+            let filter = Some(Arc::new(Filter::Range { field, min, max }));
+            let query = Nearest { exact, filter, ..query.clone() };
+            let found = self.engine.nearest(NAME, query.clone()).await.unwrap().neighbours;
+            let mut names: Vec<&str> = found.iter().map(|near| near.id.as_str()).collect();
+            names.sort_unstable();
+            let passing = self.model.iter().filter(|(_, remembered)| {
+                let seed = &remembered.new.metadata["seed"];
+                remembered.new.modality == modality
+                    && matches!(seed, Value::Int(seed) if *seed <= 20)
+            });
+            assert_eq!(names, passing.map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+            let ids: Vec<_> = found.iter().map(|near| near.id.clone()).collect();
+            let stored = self.engine.vectors(NAME, &ids, Space::Shared).await.unwrap();
+            for (near, stored) in found.iter().zip(stored) {
+                let stored = stored.unwrap().vector.unwrap();
+                let dot: f32 = stored.iter().zip(&query.vector).map(|(a, b)| a * b).sum();
+                assert!((near.score - dot / length).abs() < 1e-5);
+            }
+        }
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_of_writes_and_restarts_equals_a_map(
         ops in ops(),
-        exact_below in prop_oneof![Just(0), Just(20_000)],
+        exact_below in prop_oneof![Just(0), Just(5), Just(20_000)],
+        storage in prop_oneof![
+            Just(VectorStorage::F32), Just(VectorStorage::I16), Just(VectorStorage::I8)],
+        graph in prop_oneof![Just(BuilderKind::Native), Just(BuilderKind::HnswRs)],
     ) {
         run(async {
             let folder = tempfile::tempdir().unwrap();
             let config = EmbeddedConfig { exact_below, ..small(folder.path()) };
             let engine = Arc::new(EmbeddedEngine::open(&config).unwrap());
-            engine.create_collection(spec(NAME)).await.unwrap();
+            engine.create_collection(CollectionSpec { storage, graph, ..spec(NAME) }).await.unwrap();
             let mut world = World { engine, config, model: BTreeMap::new() };
             for op in ops {
                 world.apply(op).await;

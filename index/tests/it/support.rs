@@ -3,10 +3,10 @@
 use std::{future::Future, path::Path, sync::Arc};
 
 use diptych_index::{
-    CollectionSpec, DeleteBatch, Dims, EmbeddedConfig, EmbeddedEngine, Engine, ItemId, Metadata,
-    Modality, Nearest, Neighbours, NewItem, PutBatch, PutOutcome, Selection, Space, Value, Vectors,
+    BuilderKind, CollectionSpec, DeleteBatch, Dims, EmbeddedConfig, EmbeddedEngine, Engine, ItemId,
+    Metadata, Modality, Nearest, Neighbours, NewItem, PutBatch, PutOutcome, Selection, Space,
+    Value, VectorStorage, Vectors,
 };
-use tempfile::TempDir;
 
 /// Collection of most tests.
 pub(crate) const NAME: &str = "things";
@@ -15,26 +15,30 @@ pub(crate) const DIMS: Dims =
     Dims { shared: Some(19), exclusive_image: Some(5), exclusive_text: Some(3) };
 
 /// Every way to make an engine that the suite runs over.
-const CONSTRUCTORS: [(&str, usize); 2] =
-    [("scan only", EmbeddedConfig::EXACT_BELOW), ("graphs at once", 0)];
+pub(crate) const CONSTRUCTORS: [(&str, usize, BuilderKind); 3] = [
+    ("scan only", EmbeddedConfig::EXACT_BELOW, BuilderKind::Native),
+    ("graphs at once", 0, BuilderKind::Native),
+    ("graphs of hnsw_rs at once", 0, BuilderKind::HnswRs),
+];
 
 /// An engine with an empty collection [`NAME`].
 pub(crate) struct Fixture {
     pub(crate) engine: Arc<EmbeddedEngine>,
     pub(crate) config: EmbeddedConfig,
-    _folder: TempDir,
 }
 
 /// Runs a case over every engine.
 pub(crate) fn over_engines<F: Future<Output = ()>>(case: impl Fn(Fixture) -> F) {
-    for (name, exact_below) in CONSTRUCTORS {
+    for (name, exact_below, graph) in CONSTRUCTORS {
         println!("engine: {name}");
         run(async {
             let folder = tempfile::tempdir().unwrap();
             let config = EmbeddedConfig { exact_below, ..small(folder.path()) };
             let engine = Arc::new(EmbeddedEngine::open(&config).unwrap());
-            engine.create_collection(spec(NAME)).await.unwrap();
-            case(Fixture { engine, config, _folder: folder }).await;
+            engine.create_collection(CollectionSpec { graph, ..spec(NAME) }).await.unwrap();
+            case(Fixture { engine, config }).await;
+            // Held here: a case that takes one part of its fixture lets go of the others.
+            drop(folder);
         });
     }
 }
@@ -63,6 +67,7 @@ pub(crate) fn small(folder: &Path) -> EmbeddedConfig {
         map_bytes: 256 * 1024,
         scan_threads: 2,
         build_threads: 1,
+        reserve_bytes: 0,
         ..EmbeddedConfig::new(folder)
     }
 }
@@ -74,6 +79,8 @@ pub(crate) fn spec(name: &str) -> CollectionSpec {
         dims: DIMS,
         keep_source: true,
         description: "for a test".to_owned(),
+        storage: VectorStorage::default(),
+        graph: BuilderKind::default(),
     }
 }
 
@@ -125,12 +132,12 @@ pub(crate) fn many(prefix: &str, modality: Modality, n: u64) -> Vec<NewItem> {
 
 pub(crate) fn delete_ids(ids: &[&str]) -> DeleteBatch {
     let ids = ids.iter().map(|name| id(name)).collect();
-    DeleteBatch { selection: Selection::Ids(ids), request: None }
+    DeleteBatch { selection: Selection::Ids(ids), expected_count: None, request: None }
 }
 
 /// A question in the shared space with defaults.
 pub(crate) fn nearest(modality: Modality, vector: Vec<f32>, k: usize) -> Nearest {
-    Nearest { modality, space: Space::Shared, vector, filter: None, k, ef_search: 0, exact: false }
+    Nearest::new(modality, Space::Shared, vector, k)
 }
 
 pub(crate) fn names(found: &Neighbours) -> Vec<&str> {

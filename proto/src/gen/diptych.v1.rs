@@ -457,6 +457,9 @@ pub struct Model {
     /// Longest text in bytes that is embedded whole.
     #[prost(uint32, tag = "8")]
     pub text_bytes: u32,
+    /// The share of true pairs that `Hit.probability` assumes, between 0 and 1; 0 when it is not calibrated.
+    #[prost(double, tag = "9")]
+    pub calibration_prior: f64,
 }
 /// A space of a bundle.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -894,7 +897,7 @@ pub struct Operation {
     /// The name, given by the server.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// What it does, such as `CreateSnapshot`.
+    /// The method that began it: `CreateSnapshot`, `RestoreSnapshot`, `StartReembed`, `Compact`.
     #[prost(string, tag = "2")]
     pub kind: ::prost::alloc::string::String,
     /// Whether it has ended, well or not.
@@ -929,7 +932,7 @@ pub mod operation {
 /// An operation to read.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetOperationRequest {
-    /// REQUIRED. Name of the operation.
+    /// REQUIRED. Name of the operation. Error: OPERATION_NOT_FOUND.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
@@ -976,7 +979,7 @@ pub struct WaitOperationRequest {
     /// REQUIRED. Name of the operation.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// OPTIONAL. Longest wait. Default: until the call's deadline.
+    /// OPTIONAL. Longest wait; must not be negative. Default: until shortly before the call's deadline.
     #[prost(message, optional, tag = "2")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
 }
@@ -998,7 +1001,8 @@ pub mod operation_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Work that outlives a call.
+    /// Work that outlives a call. An operation that has ended is kept for a day, the newest 1000 of them, and no longer than the
+    /// server runs. One that a restart cuts off is gone with what it had done, except StartReembed, which goes on under its name.
     #[derive(Debug, Clone)]
     pub struct OperationServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1131,7 +1135,7 @@ pub mod operation_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Asks an operation to stop; what it did so far is taken back.
+        /// Asks an operation to stop; what it did so far is taken back. One that has ended stays as it is.
         pub async fn cancel_operation(
             &mut self,
             request: impl tonic::IntoRequest<super::CancelOperationRequest>,
@@ -1214,7 +1218,7 @@ pub mod operation_service_server {
             tonic::Response<super::ListOperationsResponse>,
             tonic::Status,
         >;
-        /// Asks an operation to stop; what it did so far is taken back.
+        /// Asks an operation to stop; what it did so far is taken back. One that has ended stays as it is.
         async fn cancel_operation(
             &self,
             request: tonic::Request<super::CancelOperationRequest>,
@@ -1231,7 +1235,8 @@ pub mod operation_service_server {
             tonic::Status,
         >;
     }
-    /// Work that outlives a call.
+    /// Work that outlives a call. An operation that has ended is kept for a day, the newest 1000 of them, and no longer than the
+    /// server runs. One that a restart cuts off is gone with what it had done, except StartReembed, which goes on under its name.
     #[derive(Debug)]
     pub struct OperationServiceServer<T> {
         inner: Arc<T>,
@@ -1583,7 +1588,7 @@ pub struct CompactRequest {
 /// The collection is being compacted.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CompactResponse {
-    /// The work.
+    /// The work; its result is the Collection.
     #[prost(message, optional, tag = "1")]
     pub operation: ::core::option::Option<Operation>,
 }
@@ -2259,7 +2264,7 @@ pub struct ItemCounts {
     pub texts: u64,
 }
 /// A collection.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Collection {
     /// The name: `[a-z0-9](\[a-z0-9._-\]{0,61}\[a-z0-9\])?`.
     #[prost(string, tag = "1")]
@@ -2294,6 +2299,25 @@ pub struct Collection {
     /// When it was made.
     #[prost(message, optional, tag = "11")]
     pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What its searches find of the right answer, by samples; not set before the first one.
+    #[prost(message, optional, tag = "12")]
+    pub online_recall: ::core::option::Option<OnlineRecall>,
+    /// How its vectors are stored.
+    #[prost(enumeration = "VectorStorage", tag = "13")]
+    pub vector_storage: i32,
+    /// What builds its graphs.
+    #[prost(enumeration = "GraphBuilder", tag = "14")]
+    pub graph_builder: i32,
+}
+/// A running comparison of searches with their exact answers, since the server started.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct OnlineRecall {
+    /// Mean share of the right hits that were found, 0 to 1; the newest hundred or so weigh most.
+    #[prost(double, tag = "1")]
+    pub recall: f64,
+    /// Searches compared.
+    #[prost(uint64, tag = "2")]
+    pub searches: u64,
 }
 /// A collection to make.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2311,6 +2335,12 @@ pub struct CreateCollectionRequest {
     /// answered by what is there then.
     #[prost(string, tag = "6")]
     pub request_id: ::prost::alloc::string::String,
+    /// OPTIONAL. How its vectors are stored; never changes. Default VECTOR_STORAGE_F32.
+    #[prost(enumeration = "VectorStorage", tag = "7")]
+    pub vector_storage: i32,
+    /// OPTIONAL. What builds its graphs; never changes. Default GRAPH_BUILDER_NATIVE.
+    #[prost(enumeration = "GraphBuilder", tag = "8")]
+    pub graph_builder: i32,
     /// OPTIONAL. What makes its vectors. Default: the server's default bundle.
     #[prost(oneof = "create_collection_request::VectorsBy", tags = "2, 3")]
     pub vectors_by: ::core::option::Option<create_collection_request::VectorsBy>,
@@ -2329,7 +2359,7 @@ pub mod create_collection_request {
     }
 }
 /// The new collection.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateCollectionResponse {
     /// The collection.
     #[prost(message, optional, tag = "1")]
@@ -2343,7 +2373,7 @@ pub struct GetCollectionRequest {
     pub name: ::prost::alloc::string::String,
 }
 /// The collection.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetCollectionResponse {
     /// The collection.
     #[prost(message, optional, tag = "1")]
@@ -2370,20 +2400,21 @@ pub struct ListCollectionsResponse {
     pub next_page_token: ::prost::alloc::string::String,
 }
 /// New settings of a collection.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateCollectionRequest {
-    /// REQUIRED. The collection with the new settings; its name says which.
+    /// REQUIRED. The collection with the new settings; its name, or an alias, says which.
     #[prost(message, optional, tag = "1")]
     pub collection: ::core::option::Option<Collection>,
-    /// REQUIRED. What to change: `keep_source`.
+    /// REQUIRED. What to change: `keep_source`. It holds for items put from now on; sources that are stored stay until their
+    /// item is put again or deleted. Any other path: INVALID_ARGUMENT.
     #[prost(message, optional, tag = "2")]
     pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As CreateCollectionRequest.request_id.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
 }
 /// The changed collection.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateCollectionResponse {
     /// The collection.
     #[prost(message, optional, tag = "1")]
@@ -2416,13 +2447,15 @@ pub struct Alias {
 /// An alias to set.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetAliasRequest {
-    /// REQUIRED. The alias and where it is to point.
+    /// REQUIRED. The alias and where it is to point. Errors: COLLECTION_EXISTS when a collection has the name,
+    /// COLLECTION_NOT_FOUND when there is nothing to point at.
     #[prost(message, optional, tag = "1")]
     pub alias: ::core::option::Option<Alias>,
-    /// OPTIONAL. The collection it must point at now; empty means that it must not exist. Not set: any.
+    /// OPTIONAL. The collection it must point at now; empty means that it must not exist. Not set: any. Error: ABORTED
+    /// ALIAS_MISMATCH.
     #[prost(string, optional, tag = "2")]
     pub expected_collection: ::core::option::Option<::prost::alloc::string::String>,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As CreateCollectionRequest.request_id.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -2459,10 +2492,10 @@ pub struct ListAliasesResponse {
 /// An alias to delete.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteAliasRequest {
-    /// REQUIRED. The alias.
+    /// REQUIRED. The alias. Error: ALIAS_NOT_FOUND.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As CreateCollectionRequest.request_id.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -2487,6 +2520,9 @@ pub struct Snapshot {
     /// When it was made.
     #[prost(message, optional, tag = "5")]
     pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The collection's generation that it holds.
+    #[prost(uint64, tag = "6")]
+    pub generation: u64,
 }
 /// A snapshot to make.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2494,7 +2530,7 @@ pub struct CreateSnapshotRequest {
     /// REQUIRED. Name of the collection, or an alias.
     #[prost(string, tag = "1")]
     pub collection: ::prost::alloc::string::String,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As CreateCollectionRequest.request_id.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -2537,7 +2573,7 @@ pub struct RestoreSnapshotRequest {
     /// OPTIONAL. Name of the new collection. Default: the name it was made of, which must then be free.
     #[prost(string, tag = "2")]
     pub collection: ::prost::alloc::string::String,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As CreateCollectionRequest.request_id.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -2551,10 +2587,10 @@ pub struct RestoreSnapshotResponse {
 /// A snapshot to delete.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteSnapshotRequest {
-    /// REQUIRED. Name of the snapshot.
+    /// REQUIRED. Name of the snapshot. Error: SNAPSHOT_NOT_FOUND.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As CreateCollectionRequest.request_id.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -2564,16 +2600,17 @@ pub struct DeleteSnapshotResponse {}
 /// A change of bundle to start.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartReembedRequest {
-    /// REQUIRED. The alias whose collection is to get new vectors.
+    /// REQUIRED. The alias whose collection is to get new vectors. Every item must keep its source, else FAILED_PRECONDITION
+    /// SOURCE_MISSING says how many do not and names some. Errors: ALIAS_NOT_FOUND, REEMBED_STATE while one is under way.
     #[prost(string, tag = "1")]
     pub alias: ::prost::alloc::string::String,
-    /// REQUIRED. Digest of the new bundle, as ListModels gives it.
+    /// REQUIRED. Digest of the new bundle, as ListModels gives it. Error: BUNDLE_NOT_FOUND.
     #[prost(string, tag = "2")]
     pub embedding_digest: ::prost::alloc::string::String,
     /// REQUIRED. Name of the new collection.
     #[prost(string, tag = "3")]
     pub collection: ::prost::alloc::string::String,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As CreateCollectionRequest.request_id.
     #[prost(string, tag = "4")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -2587,10 +2624,11 @@ pub struct StartReembedResponse {
 /// A change of bundle to finish.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FinishReembedRequest {
-    /// REQUIRED. The alias.
+    /// REQUIRED. The alias. Errors: REEMBED_STATE before the operation of StartReembed is done, VERIFICATION_FAILED. Finishing
+    /// again what is finished changes nothing.
     #[prost(string, tag = "1")]
     pub alias: ::prost::alloc::string::String,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As CreateCollectionRequest.request_id.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -2604,10 +2642,11 @@ pub struct FinishReembedResponse {
 /// A change of bundle to take back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RollbackReembedRequest {
-    /// REQUIRED. The alias.
+    /// REQUIRED. The alias. Errors: REEMBED_STATE when it is not finished (cancel the operation, or delete the new collection,
+    /// to end it), BUNDLE_MISSING without the old bundle.
     #[prost(string, tag = "1")]
     pub alias: ::prost::alloc::string::String,
-    /// OPTIONAL. As UpsertItemRequest.request_id.
+    /// OPTIONAL. As CreateCollectionRequest.request_id.
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
@@ -2624,15 +2663,18 @@ pub struct MeasureRecallRequest {
     /// REQUIRED. Name of the collection, or an alias.
     #[prost(string, tag = "1")]
     pub collection: ::prost::alloc::string::String,
-    /// OPTIONAL. Stored vectors asked as queries. 0 means 100; at most 1000.
+    /// OPTIONAL. Stored vectors of each index asked as queries. 0 means 100; at most 1000, above that INVALID_ARGUMENT.
     #[prost(uint32, tag = "2")]
     pub queries: u32,
-    /// OPTIONAL. Hits compared. 0 means 10; at most 1000.
+    /// OPTIONAL. Hits compared. 0 means 10; at most 1000, above that INVALID_ARGUMENT.
     #[prost(uint32, tag = "3")]
     pub limit: u32,
     /// OPTIONAL. As SearchRequest.ef_search.
     #[prost(uint32, tag = "4")]
     pub ef_search: u32,
+    /// OPTIONAL. Chooses the vectors: the same seed asks with the same ones while the collection does not change. Default 0.
+    #[prost(uint64, tag = "5")]
+    pub seed: u64,
 }
 /// What was measured.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2652,12 +2694,15 @@ pub mod measure_recall_response {
         /// The space.
         #[prost(enumeration = "super::Space", tag = "2")]
         pub space: i32,
-        /// Mean share of the exact hits that the index found, 0 to 1.
+        /// Mean share of the exact hits that the index found, 0 to 1; the item that a query was taken from does not count.
         #[prost(double, tag = "3")]
         pub recall: f64,
         /// Rows.
         #[prost(uint64, tag = "4")]
         pub rows: u64,
+        /// Vectors asked as queries: fewer than wanted where there are fewer rows.
+        #[prost(uint32, tag = "5")]
+        pub queries: u32,
     }
 }
 /// Whether a collection can do all it should.
@@ -2690,6 +2735,78 @@ impl CollectionState {
             "COLLECTION_STATE_UNSPECIFIED" => Some(Self::Unspecified),
             "COLLECTION_STATE_READY" => Some(Self::Ready),
             "COLLECTION_STATE_BUNDLE_MISSING" => Some(Self::BundleMissing),
+            _ => None,
+        }
+    }
+}
+/// How many bytes a component of a stored vector takes. A vector is rounded once, when it is written; scores are exact for the
+/// rounded one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum VectorStorage {
+    /// Not said: four bytes.
+    Unspecified = 0,
+    /// Four bytes, as they came.
+    F32 = 1,
+    /// Two bytes: fixed point with a step per vector, off by at most 1/64,000 of the vector's largest component. Finer than half
+    /// floats for all but small components.
+    I16 = 2,
+    /// One byte: fixed point with a step per vector, off by at most 1/253 of the vector's largest component.
+    I8 = 3,
+}
+impl VectorStorage {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VECTOR_STORAGE_UNSPECIFIED",
+            Self::F32 => "VECTOR_STORAGE_F32",
+            Self::I16 => "VECTOR_STORAGE_I16",
+            Self::I8 => "VECTOR_STORAGE_I8",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VECTOR_STORAGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "VECTOR_STORAGE_F32" => Some(Self::F32),
+            "VECTOR_STORAGE_I16" => Some(Self::I16),
+            "VECTOR_STORAGE_I8" => Some(Self::I8),
+            _ => None,
+        }
+    }
+}
+/// What builds the graphs that large collections are searched by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum GraphBuilder {
+    /// Not said: the server's own.
+    Unspecified = 0,
+    /// The server's own: kept on disk, holds vectors as they are stored.
+    Native = 1,
+    /// The crate hnsw_rs: more memory, and built again after every start.
+    HnswRs = 2,
+}
+impl GraphBuilder {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "GRAPH_BUILDER_UNSPECIFIED",
+            Self::Native => "GRAPH_BUILDER_NATIVE",
+            Self::HnswRs => "GRAPH_BUILDER_HNSW_RS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "GRAPH_BUILDER_UNSPECIFIED" => Some(Self::Unspecified),
+            "GRAPH_BUILDER_NATIVE" => Some(Self::Native),
+            "GRAPH_BUILDER_HNSW_RS" => Some(Self::HnswRs),
             _ => None,
         }
     }
@@ -3104,7 +3221,9 @@ pub mod collection_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Fills a new collection beside this one with vectors of another bundle.
+        /// Fills a new collection beside this one with vectors of another bundle, in the background, and goes on after a restart.
+        /// What is written to the old collection meanwhile is taken over. Cancelling the operation removes the new collection; after
+        /// a failure it stays, and the same call again goes on with it.
         pub async fn start_reembed(
             &mut self,
             request: impl tonic::IntoRequest<super::StartReembedRequest>,
@@ -3129,7 +3248,8 @@ pub mod collection_service_client {
                 .insert(GrpcMethod::new("diptych.v1.CollectionService", "StartReembed"));
             self.inner.unary(req, path, codec).await
         }
-        /// Moves the alias to the re-embedded collection, once it is verified.
+        /// Moves the alias to the re-embedded collection, once it is verified. Takes over the last changes first: writes through
+        /// the alias wait for that short time, and none is lost. The old collection stays until it is deleted.
         pub async fn finish_reembed(
             &mut self,
             request: impl tonic::IntoRequest<super::FinishReembedRequest>,
@@ -3156,7 +3276,9 @@ pub mod collection_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Moves the alias back to the old collection.
+        /// Moves the alias back to the old collection. What was written to the new one since FinishReembed is taken back with it:
+        /// embedded by the old bundle and put into the old collection before the alias moves. Items put as vectors since cannot be:
+        /// the call then fails with SOURCE_MISSING and the alias stays. FinishReembed may follow again.
         pub async fn rollback_reembed(
             &mut self,
             request: impl tonic::IntoRequest<super::RollbackReembedRequest>,
@@ -3183,7 +3305,8 @@ pub mod collection_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Compares the collection's index with exact search.
+        /// Compares each index of the collection with exact search, asking with stored vectors. Runs beside searches, one such call at
+        /// a time; on a large collection ask with few vectors or give it a long deadline.
         pub async fn measure_recall(
             &mut self,
             request: impl tonic::IntoRequest<super::MeasureRecallRequest>,
@@ -3321,7 +3444,9 @@ pub mod collection_service_server {
             tonic::Response<super::DeleteSnapshotResponse>,
             tonic::Status,
         >;
-        /// Fills a new collection beside this one with vectors of another bundle.
+        /// Fills a new collection beside this one with vectors of another bundle, in the background, and goes on after a restart.
+        /// What is written to the old collection meanwhile is taken over. Cancelling the operation removes the new collection; after
+        /// a failure it stays, and the same call again goes on with it.
         async fn start_reembed(
             &self,
             request: tonic::Request<super::StartReembedRequest>,
@@ -3329,7 +3454,8 @@ pub mod collection_service_server {
             tonic::Response<super::StartReembedResponse>,
             tonic::Status,
         >;
-        /// Moves the alias to the re-embedded collection, once it is verified.
+        /// Moves the alias to the re-embedded collection, once it is verified. Takes over the last changes first: writes through
+        /// the alias wait for that short time, and none is lost. The old collection stays until it is deleted.
         async fn finish_reembed(
             &self,
             request: tonic::Request<super::FinishReembedRequest>,
@@ -3337,7 +3463,9 @@ pub mod collection_service_server {
             tonic::Response<super::FinishReembedResponse>,
             tonic::Status,
         >;
-        /// Moves the alias back to the old collection.
+        /// Moves the alias back to the old collection. What was written to the new one since FinishReembed is taken back with it:
+        /// embedded by the old bundle and put into the old collection before the alias moves. Items put as vectors since cannot be:
+        /// the call then fails with SOURCE_MISSING and the alias stays. FinishReembed may follow again.
         async fn rollback_reembed(
             &self,
             request: tonic::Request<super::RollbackReembedRequest>,
@@ -3345,7 +3473,8 @@ pub mod collection_service_server {
             tonic::Response<super::RollbackReembedResponse>,
             tonic::Status,
         >;
-        /// Compares the collection's index with exact search.
+        /// Compares each index of the collection with exact search, asking with stored vectors. Runs beside searches, one such call at
+        /// a time; on a large collection ask with few vectors or give it a long deadline.
         async fn measure_recall(
             &self,
             request: tonic::Request<super::MeasureRecallRequest>,
@@ -4959,7 +5088,7 @@ pub enum ErrorReason {
     ItemNotFound = 17,
     /// NOT_FOUND: no bundle of this digest is loaded or kept.
     BundleNotFound = 18,
-    /// ALREADY_EXISTS: there is a collection of this name.
+    /// ALREADY_EXISTS: there is a collection, or an alias, of this name.
     CollectionExists = 19,
     /// ABORTED: the item's version is not `expected_version`.
     VersionMismatch = 20,
@@ -5004,6 +5133,27 @@ pub enum ErrorReason {
     PermissionDenied = 39,
     /// RESOURCE_EXHAUSTED: the tenant's quota is used up. Do not retry by program.
     QuotaExceeded = 40,
+    /// UNAVAILABLE: the disk is full. Writes are refused, deletes go on where they can, reads go on; free space, and writes
+    /// come back by themselves.
+    StorageFull = 50,
+    /// NOT_FOUND: no alias of this name.
+    AliasNotFound = 51,
+    /// ABORTED: the alias does not point at `expected_collection`, or was moved meanwhile.
+    AliasMismatch = 52,
+    /// NOT_FOUND: no snapshot of this name.
+    SnapshotNotFound = 53,
+    /// FAILED_PRECONDITION: the snapshot is cut off, damaged, or not of this program; nothing was written.
+    SnapshotDamaged = 54,
+    /// NOT_FOUND: no operation of this name, or it is forgotten.
+    OperationNotFound = 55,
+    /// CANCELLED: the operation was cancelled, and what it had done is taken back.
+    OperationCancelled = 56,
+    /// FAILED_PRECONDITION: no change of bundle of this alias is at the step that the call needs.
+    ReembedState = 57,
+    /// FAILED_PRECONDITION: items keep no source, so that no other bundle can embed them.
+    SourceMissing = 58,
+    /// FAILED_PRECONDITION: the re-embedded collection is not as it should be; the alias stays where it is.
+    VerificationFailed = 59,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -5053,6 +5203,16 @@ impl ErrorReason {
             Self::Unauthenticated => "ERROR_REASON_UNAUTHENTICATED",
             Self::PermissionDenied => "ERROR_REASON_PERMISSION_DENIED",
             Self::QuotaExceeded => "ERROR_REASON_QUOTA_EXCEEDED",
+            Self::StorageFull => "ERROR_REASON_STORAGE_FULL",
+            Self::AliasNotFound => "ERROR_REASON_ALIAS_NOT_FOUND",
+            Self::AliasMismatch => "ERROR_REASON_ALIAS_MISMATCH",
+            Self::SnapshotNotFound => "ERROR_REASON_SNAPSHOT_NOT_FOUND",
+            Self::SnapshotDamaged => "ERROR_REASON_SNAPSHOT_DAMAGED",
+            Self::OperationNotFound => "ERROR_REASON_OPERATION_NOT_FOUND",
+            Self::OperationCancelled => "ERROR_REASON_OPERATION_CANCELLED",
+            Self::ReembedState => "ERROR_REASON_REEMBED_STATE",
+            Self::SourceMissing => "ERROR_REASON_SOURCE_MISSING",
+            Self::VerificationFailed => "ERROR_REASON_VERIFICATION_FAILED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -5101,6 +5261,16 @@ impl ErrorReason {
             "ERROR_REASON_UNAUTHENTICATED" => Some(Self::Unauthenticated),
             "ERROR_REASON_PERMISSION_DENIED" => Some(Self::PermissionDenied),
             "ERROR_REASON_QUOTA_EXCEEDED" => Some(Self::QuotaExceeded),
+            "ERROR_REASON_STORAGE_FULL" => Some(Self::StorageFull),
+            "ERROR_REASON_ALIAS_NOT_FOUND" => Some(Self::AliasNotFound),
+            "ERROR_REASON_ALIAS_MISMATCH" => Some(Self::AliasMismatch),
+            "ERROR_REASON_SNAPSHOT_NOT_FOUND" => Some(Self::SnapshotNotFound),
+            "ERROR_REASON_SNAPSHOT_DAMAGED" => Some(Self::SnapshotDamaged),
+            "ERROR_REASON_OPERATION_NOT_FOUND" => Some(Self::OperationNotFound),
+            "ERROR_REASON_OPERATION_CANCELLED" => Some(Self::OperationCancelled),
+            "ERROR_REASON_REEMBED_STATE" => Some(Self::ReembedState),
+            "ERROR_REASON_SOURCE_MISSING" => Some(Self::SourceMissing),
+            "ERROR_REASON_VERIFICATION_FAILED" => Some(Self::VerificationFailed),
             _ => None,
         }
     }
@@ -5361,7 +5531,8 @@ pub struct DeleteItemsRequest {
     /// OPTIONAL. Only count what would be deleted. Default false.
     #[prost(bool, tag = "5")]
     pub dry_run: bool,
-    /// REQUIRED with `filter`: the count that a dry run gave. Error: FAILED_PRECONDITION COUNT_MISMATCH.
+    /// REQUIRED with `filter`: the count that a dry run gave. With ids or a group it holds too when it is set. Error:
+    /// FAILED_PRECONDITION COUNT_MISMATCH; nothing is deleted then.
     #[prost(uint64, optional, tag = "6")]
     pub expected_count: ::core::option::Option<u64>,
     /// OPTIONAL. As UpsertItemRequest.request_id.
@@ -6320,7 +6491,10 @@ pub struct Hit {
     /// `with_term_scores` was set.
     #[prost(double, repeated, tag = "4")]
     pub term_scores: ::prost::alloc::vec::Vec<f64>,
-    /// Probability that query and item are a true pair, 0 to 1. Only where the bundle is calibrated.
+    /// Probability that query and item are a true pair, 0 to 1; never less for a higher score. Set when the collection's bundle
+    /// is calibrated and the query is one picture or text of the request, of positive weight, in SHARED, looking for the other
+    /// modality; not set for vectors, item ids, several terms or EXCLUSIVE. It holds among pairs of which a share of
+    /// `Model.calibration_prior` is true; among all items of a search true ones are rarer.
     #[prost(double, optional, tag = "5")]
     pub probability: ::core::option::Option<f64>,
     /// What the item is.
@@ -6348,8 +6522,8 @@ pub struct SearchInfo {
     /// Digest of the bundle that made the collection's vectors; empty for a collection of vectors.
     #[prost(string, tag = "2")]
     pub embedding_digest: ::prost::alloc::string::String,
-    /// Candidates were bounded before the right answer was certain: a better hit may exist. Set whenever a graph was walked,
-    /// never when `exact` was.
+    /// Candidates were bounded before the right answer was certain: a better hit may exist. Set whenever a graph was walked, or
+    /// `prefix_dims` left items out; never when `exact` was.
     #[prost(bool, tag = "3")]
     pub cut: bool,
     /// How later pages behave.
@@ -6510,6 +6684,12 @@ pub struct SearchRequest {
     /// OPTIONAL. Cut a text that is too long instead of refusing it. Default false.
     #[prost(bool, tag = "13")]
     pub truncate: bool,
+    /// OPTIONAL. Find candidates by the first so many components of the vectors (Matryoshka), which reads less of each; hits are
+    /// scored by whole vectors all the same. 0 for whole vectors. In a collection of a bundle one of the `prefixes` that
+    /// ListModels tells for every space with a positive term; in one of bare vectors any length below their dimensions; else
+    /// INVALID_ARGUMENT. Not together with `exact`.
+    #[prost(uint32, tag = "14")]
+    pub prefix_dims: u32,
 }
 /// Answer to a general search.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6527,7 +6707,8 @@ pub struct SearchResponse {
 /// Several general searches.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchSearchRequest {
-    /// REQUIRED. 1 to 64 searches (the limit is in GetServerInfo).
+    /// REQUIRED. 1 to 64 searches (the limit is in GetServerInfo). Some are worked on at once; answers come in the order in which
+    /// they are done.
     #[prost(message, repeated, tag = "1")]
     pub searches: ::prost::alloc::vec::Vec<SearchRequest>,
 }
@@ -6560,26 +6741,28 @@ pub struct ExplainMatchRequest {
     /// REQUIRED. The query; page token and limit are not read.
     #[prost(message, optional, tag = "1")]
     pub search: ::core::option::Option<SearchRequest>,
-    /// REQUIRED. The item to explain.
+    /// REQUIRED. The item to explain; it need not be among the hits. Error: ITEM_NOT_FOUND.
     #[prost(string, tag = "2")]
     pub item_id: ::prost::alloc::string::String,
 }
 /// Why an item scores as it does.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainMatchResponse {
-    /// The item as a hit, with all term scores.
+    /// The item as a hit, with all term scores: those that the query's score is made of, 0 for a term that the item has no vector
+    /// to compare with.
     #[prost(message, optional, tag = "1")]
     pub hit: ::core::option::Option<Hit>,
     /// Whether the item passes filter and minimum score and has the target's modality.
     #[prost(bool, tag = "2")]
     pub passes: bool,
-    /// 1-based place among all that pass; 0 when it does not pass.
+    /// 1-based place among all that pass, by exact scores; with `one_per_group` among the best of each group. 0 when it does not
+    /// pass, or when another item of its group stands for it.
     #[prost(uint64, tag = "3")]
     pub rank: u64,
-    /// How candidates were found: `exact`, `graph`, `exact_filtered`, `graph_filtered`, `graph_escalated`.
+    /// How the search as asked finds its candidates: `exact`, `graph`, `exact_filtered`, `graph_filtered`, `graph_escalated`.
     #[prost(string, tag = "4")]
     pub route: ::prost::alloc::string::String,
-    /// Rows whose score was computed.
+    /// Rows whose score that search computed.
     #[prost(uint64, tag = "5")]
     pub visited: u64,
     /// About the search that was run.
@@ -6592,7 +6775,9 @@ pub struct ExplainMatchResponse {
 pub enum PageConsistency {
     /// Not said.
     Unspecified = 0,
-    /// All pages show the generation of the first.
+    /// All pages show the generation of the first, for at most 5 minutes; then, when the server had to let go of it, or started
+    /// anew, PAGE_TOKEN_EXPIRED. Items that were deleted since are left out, so that a page may hold fewer hits than its limit;
+    /// one that was put anew keeps its place and shows what it holds now.
     Pinned = 1,
     /// A page goes on behind the last hit in the collection as it is now. Deleted items never come back.
     BestEffort = 2,
@@ -6812,7 +6997,8 @@ pub mod search_service_client {
                 .insert(GrpcMethod::new("diptych.v1.SearchService", "BatchSearch"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Why one item scores as it does for a query, and by which route it would be found.
+        /// Why one item scores as it does for a query, where it stands among all, and by which route it would be found. Costs as
+        /// much as an exact search, and more the further back the item stands.
         pub async fn explain_match(
             &mut self,
             request: impl tonic::IntoRequest<super::ExplainMatchRequest>,
@@ -6887,7 +7073,8 @@ pub mod search_service_server {
             tonic::Response<Self::BatchSearchStream>,
             tonic::Status,
         >;
-        /// Why one item scores as it does for a query, and by which route it would be found.
+        /// Why one item scores as it does for a query, where it stands among all, and by which route it would be found. Costs as
+        /// much as an exact search, and more the further back the item stands.
         async fn explain_match(
             &self,
             request: tonic::Request<super::ExplainMatchRequest>,

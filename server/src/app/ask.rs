@@ -57,6 +57,7 @@ fn question(collection: &str, source: QuerySource, target: Modality) -> Question
         exact: false,
         term_scores: false,
         truncate: false,
+        prefix_dims: 0,
         source: false,
         plain: true,
     }
@@ -74,7 +75,7 @@ mod tests {
         diptych_model::testing::tiny_bundle(7).unwrap().write(&bundle).unwrap();
         let flags = Flags {
             data_dir: Some(folder.path().join("data")),
-            bundle: Some(bundle),
+            bundle: vec![bundle],
             ..Flags::default()
         };
         let config = Config::resolve(&flags, std::iter::empty()).unwrap();
@@ -86,6 +87,8 @@ mod tests {
             dims: crate::collections::dims_of(model),
             keep_source: true,
             description: String::new(),
+            storage: Default::default(),
+            graph: Default::default(),
         };
         diptych_index::Engine::create_collection(&*parts.engine, spec).await.unwrap();
         super::every_collection(&parts).await.unwrap();

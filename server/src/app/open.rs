@@ -29,9 +29,11 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
     drop(rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global());
     let settings = config.clone();
     let (engine, models) = tokio::task::spawn_blocking(move || -> Result<_> {
-        let default = default_model(&settings)?;
+        let (default, further) = served_models(&settings)?;
         let engine = store(&settings)?;
-        Ok((engine, Models::new(settings.data_dir.join("bundles"), default)))
+        let models = Models::new(settings.data_dir.join("bundles"), default);
+        further.into_iter().for_each(|model| models.join(model));
+        Ok((engine, models))
     })
     .await??;
     let (engine, models) = (Arc::new(engine), Arc::new(models));
@@ -42,21 +44,24 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
         Arc::clone(&models),
         config.limits,
         PageKey::new(key),
-    );
+    )
+    .with_recall_share(config.recall_share);
     Ok(Parts { engine, models, service: Arc::new(service) })
 }
 
-fn default_model(config: &Config) -> Result<Model> {
-    let bundle = match &config.bundle {
-        Some(folder) => Bundle::open(folder).with_context(|| refused(folder))?,
-        None => {
-            sample::bundle().context("the built-in bundle is damaged; build the program anew")?
-        }
+/// The default bundle, and those beside it.
+fn served_models(config: &Config) -> Result<(Model, Vec<Model>)> {
+    let start = |folder: &Path| -> Result<Model> {
+        let bundle = Bundle::open(folder).with_context(|| refused(folder))?;
+        Model::start(bundle, config.encoder).with_context(|| refused(folder))
     };
-    let model = Model::start(bundle, config.encoder);
-    model.with_context(|| {
-        config.bundle.as_deref().map_or_else(|| "the built-in bundle".into(), refused)
-    })
+    if let [first, further @ ..] = config.bundles.as_slice() {
+        let further = further.iter().map(|folder| start(folder));
+        return Ok((start(first)?, further.collect::<Result<_>>()?));
+    }
+    let bundle =
+        sample::bundle().context("the built-in bundle is damaged; build the program anew")?;
+    Ok((Model::start(bundle, config.encoder).context("the built-in bundle")?, Vec::new()))
 }
 
 fn refused(folder: &Path) -> String {
@@ -72,7 +77,9 @@ fn store(config: &Config) -> Result<EmbeddedEngine> {
         format!("the data folder {folder} cannot be made; give another with --data-dir")
     })?;
     let mut settings = EmbeddedConfig::new(config.store_dir());
+    settings.snapshots = config.data_dir.join("snapshots");
     settings.scan_threads = config.threads;
+    settings.exact_below = config.exact_below;
     EmbeddedEngine::open(&settings)
         .with_context(|| format!("the data folder {folder} cannot be opened"))
 }

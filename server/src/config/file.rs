@@ -33,7 +33,7 @@ pub(super) fn read(
         if !known.contains(&key.as_str()) {
             let hint = nearest(&key, known.iter().copied());
             faults.push(format!("config {place}: the key {key} is unknown{hint}"));
-        } else if let Some(text) = single(&value) {
+        } else if let Some(text) = single(&value).or_else(|| list(&key, &value)) {
             values.insert(key, text);
         } else {
             let found = value.type_str();
@@ -44,14 +44,19 @@ pub(super) fn read(
     values
 }
 
+/// The one setting that may be a list, its elements on a line each.
+fn list(key: &str, value: &toml::Value) -> Option<String> {
+    let elements = value.as_array().filter(|elements| key == "bundle" && !elements.is_empty())?;
+    let texts: Option<Vec<&str>> = elements.iter().map(toml::Value::as_str).collect();
+    texts.map(|texts| texts.join("\n"))
+}
+
 fn single(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
         toml::Value::Boolean(value) => Some(value.to_string()),
-        toml::Value::Float(_)
-        | toml::Value::Datetime(_)
-        | toml::Value::Array(_)
-        | toml::Value::Table(_) => None,
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
     }
 }

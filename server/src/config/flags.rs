@@ -11,6 +11,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 ///
 /// A flag wins over its environment variable, that over the file of --config, that over the built-in value. Sizes are written
 /// as 16MiB, 64KiB or a number of bytes, times as 30s or 500ms.
+///
+/// `diptych-server bench-index --help` tells of the one other command: graphs measured on a file of vectors.
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "diptych-server", version)]
 pub struct Flags {
@@ -30,9 +32,10 @@ pub struct Flags {
     /// Folder of the store and of the bundles that collections were made with [built-in: diptych-data].
     #[arg(long, env = "DIPTYCH_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// Bundle that new collections are made with [built-in: the sample's].
+    /// Bundle that is loaded; may be given more than once, and new collections are made with the first. In the environment with
+    /// `:` between them, in the file as a list [built-in: the sample's].
     #[arg(long, env = "DIPTYCH_BUNDLE", value_name = "FOLDER")]
-    pub bundle: Option<PathBuf>,
+    pub bundle: Vec<PathBuf>,
     /// Whether to make and fill the collection `emoji` on first start, true or false [built-in: true without --bundle].
     #[arg(long, env = "DIPTYCH_SAMPLE", value_name = "BOOL")]
     pub sample: Option<String>,
@@ -85,6 +88,13 @@ pub struct Flags {
     /// Threads of each kind of computing: networks, decoding, scans [built-in: one per core].
     #[arg(long, env = "DIPTYCH_THREADS", value_name = "THREADS")]
     pub threads: Option<String>,
+    /// Share of the searches whose exact answer is computed too, in the background, so that GetCollection tells how much of it
+    /// searches find; 0 for none [built-in: 0.01].
+    #[arg(long, env = "DIPTYCH_RECALL_SHARE", value_name = "SHARE")]
+    pub recall_share: Option<String>,
+    /// Newest items of one kind up from which a graph is built; fewer are scanned, which is exact [built-in: 20000].
+    #[arg(long, env = "DIPTYCH_EXACT_BELOW", value_name = "ITEMS")]
+    pub exact_below: Option<String>,
     /// Longest time for one call; a caller's shorter deadline wins [built-in: 30s].
     #[arg(long, env = "DIPTYCH_TIMEOUT", value_name = "TIME")]
     pub timeout: Option<String>,
@@ -136,7 +146,7 @@ impl Flags {
     }
 
     /// The values that are no paths, by key.
-    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 19] {
+    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 21] {
         [
             ("listen", &self.listen),
             ("ops_listen", &self.ops_listen),
@@ -155,17 +165,15 @@ impl Flags {
             ("encode_images", &self.encode_images),
             ("encode_texts", &self.encode_texts),
             ("threads", &self.threads),
+            ("recall_share", &self.recall_share),
+            ("exact_below", &self.exact_below),
             ("timeout", &self.timeout),
             ("drain", &self.drain),
         ]
     }
 
-    /// The values that are paths, by key.
-    pub(super) fn paths(&self) -> [(&'static str, &Option<PathBuf>); 3] {
-        [
-            ("data_dir", &self.data_dir),
-            ("bundle", &self.bundle),
-            ("page_key_file", &self.page_key_file),
-        ]
+    /// The values that are single paths, by key.
+    pub(super) fn paths(&self) -> [(&'static str, &Option<PathBuf>); 2] {
+        [("data_dir", &self.data_dir), ("page_key_file", &self.page_key_file)]
     }
 }

@@ -68,6 +68,13 @@ impl<'a> Reader<'a> {
         self.read(key, &expected, |text| text.parse().ok().filter(within)).unwrap_or(default)
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn share(&mut self, key: &str, default: f64) -> f64 {
+        let expected = format!("a number from 0 to 1, such as {default}");
+        let within = |number: &f64| (0.0..=1.0).contains(number);
+        self.read(key, &expected, |text| text.parse().ok().filter(within)).unwrap_or(default)
+    }
+
     pub(super) fn time(
         &mut self,
         key: &str,
@@ -109,13 +116,28 @@ impl<'a> Reader<'a> {
         Some(path)
     }
 
-    /// The folder of a bundle, looked at so far that a wrong path is told before anything starts.
-    pub(super) fn bundle(&mut self) -> Option<PathBuf> {
-        let folder = self.path("bundle")?;
-        if !folder.join("bundle.json").is_file() {
-            self.fault("bundle", &folder, "must be a folder with a bundle.json in it");
+    /// The folders of bundles, looked at so far that a wrong path is told before anything starts.
+    pub(super) fn bundles(&mut self) -> Vec<PathBuf> {
+        let flags = &self.flags.bundle;
+        let folders: Vec<PathBuf> = match flags.as_slice() {
+            // As in other variables that hold paths.
+            [list] if self.flags.from_environment.contains("bundle") => {
+                std::env::split_paths(list).collect()
+            }
+            [] => {
+                let given = self.given.get("bundle").map(|given| given.text.as_str());
+                given.into_iter().flat_map(str::lines).map(PathBuf::from).collect()
+            }
+            flags => flags.to_vec(),
+        };
+        for folder in &folders {
+            if folder.as_os_str().is_empty() {
+                self.faults.push("bundle is empty, must be a path".to_owned());
+            } else if !folder.join("bundle.json").is_file() {
+                self.fault("bundle", folder, "must be a folder with a bundle.json in it");
+            }
         }
-        Some(folder)
+        folders
     }
 
     pub(super) fn data_dir(&mut self, default: &str) -> PathBuf {

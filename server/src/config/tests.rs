@@ -34,7 +34,7 @@ fn built_in_values_stand_without_anything() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
     assert_eq!(config.ops_listen.to_string(), "127.0.0.1:9464");
     assert_eq!(config.data_dir, PathBuf::from("diptych-data"));
-    assert!(config.sample && config.bundle.is_none());
+    assert!(config.sample && config.bundles.is_empty());
     assert_eq!(config.limits.message_bytes, 16 << 20);
     assert_eq!(config.timeout, Duration::from_secs(30));
 }
@@ -132,6 +132,34 @@ fn paths_that_cannot_be_right_are_refused() {
 }
 
 #[test]
+fn several_bundles_are_given_by_flags_a_variable_or_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundles = ["one", "two"].map(|name| {
+        let bundle = folder.path().join(name);
+        std::fs::create_dir(&bundle).unwrap();
+        std::fs::write(bundle.join("bundle.json"), "{}").unwrap();
+        bundle
+    });
+    let [one, two] = [0, 1].map(|place: usize| bundles[place].to_str().unwrap());
+    let config = resolve(&flags(&["--bundle", one, "--bundle", two])).unwrap();
+    assert_eq!(config.bundles, bundles);
+    assert!(!config.sample, "the sample is for a server without bundles");
+    let printed = file(&config.describe());
+    assert_eq!(resolve(&of_file(&printed)).unwrap().bundles, bundles);
+    let single = file(&format!("bundle = {one:?}"));
+    assert_eq!(resolve(&of_file(&single)).unwrap().bundles, bundles[..1]);
+    let variable = Flags {
+        bundle: vec![format!("{one}:{two}").into()],
+        from_environment: ["bundle".to_owned()].into(),
+        ..Flags::default()
+    };
+    assert_eq!(resolve(&variable).unwrap().bundles, bundles);
+    let list = file("listen = ['127.0.0.1:1']");
+    let told = resolve(&of_file(&list)).unwrap_err().to_string();
+    assert!(told.contains("listen is of type array, must be a single value"), "{told}");
+}
+
+#[test]
 fn what_is_printed_is_a_file_of_the_same_effect() {
     let key = file("0123456789abcdef");
     let path = key.path().display().to_string();
@@ -164,7 +192,8 @@ fn every_setting_is_a_flag_a_variable_and_a_key_and_its_help_tells_the_truth() {
         entries.iter().map(|(key, _)| *key).collect::<Vec<_>>()
     );
     let flags = Flags::default();
-    let read = flags.texts().len() + flags.paths().len();
+    // Bundles are a list and are read apart.
+    let read = flags.texts().len() + flags.paths().len() + 1;
     assert_eq!(read, keys.len(), "a flag is not read");
     let command = Flags::command();
     for ((name, value), key) in entries.iter().zip(&keys) {

@@ -34,7 +34,7 @@ fn held_tower(places: usize) -> (Tower<f32>, mpsc::Sender<()>, Seen) {
 }
 
 async fn encode(tower: &Tower<f32>, input: f32) -> Result<Vectors> {
-    tower.encode(tower.admit()?, input).await
+    tower.encode(Lane::Interactive, tower.admit()?, input).await
 }
 
 /// Lets the thread take up its first batch.
@@ -159,7 +159,7 @@ async fn a_panic_fails_its_own_input_and_the_thread_goes_on() {
 #[tokio::test]
 async fn a_panic_while_preparing_fails_its_own_input() {
     let (tower, go, _) = held_tower(1);
-    let failed = tower.prepare(|| panic!("a bad file")).await.unwrap_err();
+    let failed = tower.prepare(Lane::Interactive, || panic!("a bad file")).await.unwrap_err();
     assert_eq!(failed.details().reason, ErrorReason::InferenceFailed);
     go.send(()).unwrap();
     assert_eq!(encode(&tower, 1.0).await.unwrap(), vectors(1.0));

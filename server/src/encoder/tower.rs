@@ -7,18 +7,21 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use diptych_model::Vectors;
 use diptych_proto::v1::ErrorReason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::lanes::{Lane, Lanes};
 use super::pulse::{EndMark, Pulse};
 use crate::error::{Error, Kind, Result};
 
 /// Least and most that a caller who found no place is told to wait.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Bulk inputs under way in a tower: two small batches, so that the thread need not wait for the next one.
+const BULK_PLACES: usize = 16;
 
 /// How much a tower takes on.
 #[derive(Debug, Clone, Copy)]
@@ -44,10 +47,12 @@ struct Job<T> {
 /// The async side.
 #[derive(Debug)]
 pub(super) struct Tower<T> {
-    /// Unbounded, because every job in it holds a place.
-    queue: Sender<Job<T>>,
+    lanes: Arc<Lanes<Job<T>>>,
     places: Arc<Semaphore>,
+    bulk_places: Arc<Semaphore>,
     preparing: Arc<Semaphore>,
+    /// Bulk inputs are prepared one at a time, beside the others.
+    bulk_preparing: Arc<Semaphore>,
     pulse: Arc<Pulse>,
     sizes: Sizes,
 }
@@ -59,16 +64,18 @@ impl<T: Send + 'static> Tower<T> {
         sizes: Sizes,
         encode: impl Fn(&[T]) -> diptych_model::Result<Vec<Vectors>> + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (queue, jobs) = channel();
+        let lanes = Arc::new(Lanes::new());
+        let jobs = Taker(Arc::clone(&lanes));
         let pulse = Arc::new(Pulse::new());
         let mark = EndMark(Arc::clone(&pulse));
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            run(&jobs, sizes.batch.max(1), &mark.0, &encode);
-            drop(mark);
+            run(&jobs.0, sizes.batch.max(1), &mark.0, &encode);
+            drop((jobs, mark));
         })?;
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.max(1)));
         let (places, preparing) = (semaphore(sizes.places), semaphore(sizes.preparing));
-        Ok(Self { queue, places, preparing, pulse, sizes })
+        let (bulk_places, bulk_preparing) = (semaphore(BULK_PLACES), semaphore(1));
+        Ok(Self { lanes, places, bulk_places, preparing, bulk_preparing, pulse, sizes })
     }
 
     pub(super) fn healthy(&self) -> bool {
@@ -92,15 +99,28 @@ impl<T: Send + 'static> Tower<T> {
         })
     }
 
+    /// A place for one input of bulk work; waits for one.
+    ///
+    /// # Errors
+    /// INTERNAL when the tower has ended.
+    pub(super) async fn admit_bulk(&self) -> Result<Place> {
+        Arc::clone(&self.bulk_places).acquire_owned().await.map_err(|_| gone())
+    }
+
     /// Runs `work` on a thread that may compute, few at a time.
     ///
     /// # Errors
     /// Those of `work`; INTERNAL when it panics.
     pub(super) async fn prepare(
         &self,
+        lane: Lane,
         work: impl FnOnce() -> diptych_model::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let permit = Arc::clone(&self.preparing).acquire_owned().await.map_err(|_| gone())?;
+        let preparing = match lane {
+            Lane::Interactive => &self.preparing,
+            Lane::Bulk => &self.bulk_preparing,
+        };
+        let permit = Arc::clone(preparing).acquire_owned().await.map_err(|_| gone())?;
         // The permit goes with the work, which goes on when its caller leaves.
         let guarded = move || {
             let outcome = work();
@@ -114,24 +134,38 @@ impl<T: Send + 'static> Tower<T> {
     ///
     /// # Errors
     /// INTERNAL when the networks fail on it.
-    pub(super) async fn encode(&self, place: Place, input: T) -> Result<Vectors> {
+    pub(super) async fn encode(&self, lane: Lane, place: Place, input: T) -> Result<Vectors> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Job { input, reply, place }).map_err(|_| gone())?;
+        self.lanes.push(lane, Job { input, reply, place }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+}
+
+impl<T> Drop for Tower<T> {
+    fn drop(&mut self) {
+        self.lanes.close();
+    }
+}
+
+/// The thread's end of the lanes: when it ends, however, nobody waits for it any more.
+struct Taker<T>(Arc<Lanes<T>>);
+
+impl<T> Drop for Taker<T> {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
 /// The thread: takes what waits, encodes, answers, until no tower is left to ask.
 fn run<T>(
-    jobs: &Receiver<Job<T>>,
+    jobs: &Lanes<Job<T>>,
     most: usize,
     pulse: &Pulse,
     encode: &impl Fn(&[T]) -> diptych_model::Result<Vec<Vectors>>,
 ) {
-    while let Ok(first) = jobs.recv() {
-        let waiting = jobs.try_iter().take(most - 1);
-        let (inputs, callers): (Vec<T>, Vec<_>) = std::iter::once(first)
-            .chain(waiting)
+    while let Some(batch) = jobs.take(most) {
+        let (inputs, callers): (Vec<T>, Vec<_>) = batch
+            .into_iter()
             .filter(|job| !job.reply.is_closed())
             .map(|job| (job.input, (job.reply, job.place)))
             .unzip();

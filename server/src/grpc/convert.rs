@@ -126,6 +126,14 @@ pub(super) fn modality_out(modality: Modality) -> i32 {
     }
 }
 
+/// A space as replies carry it.
+pub(super) fn space_out(space: Space) -> i32 {
+    match space {
+        Space::Shared => v1::Space::Shared.into(),
+        Space::Exclusive => v1::Space::Exclusive.into(),
+    }
+}
+
 fn space(wire: i32) -> Result<Space> {
     match v1::Space::try_from(wire) {
         Ok(v1::Space::Unspecified | v1::Space::Shared) => Ok(Space::Shared),

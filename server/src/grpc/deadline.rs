@@ -27,6 +27,17 @@ const MARGIN: Duration = Duration::from_millis(5);
 /// Calls that are not counted: probes must be answered by a server that has much to do.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
+/// When a call is ended, for methods that wait on purpose.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CallDeadline(Instant);
+
+impl CallDeadline {
+    /// What is left of its time.
+    pub(super) fn left(&self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
+
 /// Bounds every call by the caller's `grpc-timeout` and the server's own limit.
 #[derive(Debug, Clone)]
 pub(super) struct DeadlineLayer {
@@ -71,7 +82,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let asked = timeout(request.headers()).map(|asked| asked.saturating_sub(MARGIN));
         let time = asked.map_or(self.most, |asked| asked.min(self.most));
         if time.is_zero() {
@@ -79,6 +90,7 @@ where
         }
         // From the call on, not from its first poll: tonic's timer runs already.
         let deadline = Instant::now() + time;
+        request.extensions_mut().insert(CallDeadline(deadline));
         let counted = !request.uri().path().starts_with(HEALTH);
         let calls = counted.then(|| Arc::clone(&self.calls));
         // Nothing of the request is read before the first poll.

@@ -1,10 +1,11 @@
 //! Items and hits as replies carry them.
 
-use diptych_index::{Item, Modality, Vectors};
+use diptych_index::{Item, Modality, Pages, Vectors};
 use diptych_proto::v1;
 
 use super::convert::{Mask, modality_out, timestamp, truncation};
 use super::value::{metadata_out, vector_out};
+use crate::explain::Explained;
 use crate::retrieval::{Answer, FilledHit};
 
 /// What an item was made from.
@@ -40,11 +41,11 @@ pub(super) fn item_out(item: Item, mask: Mask) -> v1::Item {
 }
 
 fn hit_out(hit: FilledHit, metadata: bool) -> v1::Hit {
-    let FilledHit { score, term_scores, item } = hit;
+    let FilledHit { score, term_scores, probability, item } = hit;
     v1::Hit {
         score: score.into(),
         term_scores: term_scores.into_iter().map(f64::from).collect(),
-        probability: None,
+        probability,
         modality: modality_out(item.modality),
         source: item.source.map(|source| source_out(item.modality, source)),
         id: item.id.as_str().to_owned(),
@@ -56,13 +57,31 @@ fn hit_out(hit: FilledHit, metadata: bool) -> v1::Hit {
 
 /// Hits, next page and the rest of a search's reply.
 pub(super) fn answer_out(answer: Answer, metadata: bool) -> (Vec<v1::Hit>, String, v1::SearchInfo) {
+    let page_consistency = match answer.pages {
+        Pages::Pinned => v1::PageConsistency::Pinned,
+        Pages::BestEffort => v1::PageConsistency::BestEffort,
+    };
     let info = v1::SearchInfo {
         generation: answer.generation,
         embedding_digest: answer.embedding_digest,
         cut: answer.cut,
-        page_consistency: v1::PageConsistency::BestEffort.into(),
+        page_consistency: page_consistency.into(),
         truncation: truncation(answer.truncation),
     };
     let hits = answer.hits.into_iter().map(|hit| hit_out(hit, metadata)).collect();
     (hits, answer.next_page_token, info)
+}
+
+/// An explained item.
+pub(super) fn explained_out(explained: Explained, metadata: bool) -> v1::ExplainMatchResponse {
+    let Explained { hit, passes, rank, route, visited, answer } = explained;
+    let (_, _, info) = answer_out(answer, metadata);
+    v1::ExplainMatchResponse {
+        hit: Some(hit_out(hit, metadata)),
+        passes,
+        rank,
+        route: route.to_owned(),
+        visited,
+        info: Some(info),
+    }
 }

@@ -34,6 +34,9 @@ impl InfoService for Handler {
         if engine.exact {
             capabilities.push("exact".to_owned());
         }
+        if service.engine.has_snapshots() {
+            capabilities.push("snapshot".to_owned());
+        }
         Ok(Response::new(v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             limits: Some(limits_out(&service.limits)),
@@ -115,6 +118,7 @@ fn model_out(model: &Model, default: &str) -> v1::Model {
         is_default: model.digest() == default,
         golden: v1::GoldenState::Passed.into(),
         calibrated: model.calibrated(),
+        calibration_prior: model.calibration().map_or(0.0, |calibration| calibration.prior),
         text_bytes: size(match encoder.tokenizer() {
             TokenizerConfig::HashedNgrams(settings) => settings.max_bytes,
             TokenizerConfig::Huggingface(settings) => settings.max_bytes,

@@ -15,7 +15,7 @@ use super::hit::item_out;
 use super::status::to_message;
 use super::value::{filter, metadata, vector};
 use crate::error::{Error, Result};
-use crate::items::{Content, ItemPut, ItemWritten, Listing, MAX_DELETE_IDS};
+use crate::items::{Content, ItemDelete, ItemPut, ItemWritten, Listing, MAX_DELETE_IDS};
 use crate::service::Service;
 
 /// Parts of an item that may be asked for.
@@ -174,9 +174,6 @@ async fn delete(
     use v1::delete_items_request::Selection as Wire;
     let request_id = std::mem::take(&mut wire.request_id);
     let key = request_key(request_id, "DeleteItems", &wire).await?;
-    if wire.dry_run {
-        return Err(Error::unimplemented("DeleteItems with dry_run"));
-    }
     let selection = wire.selection.ok_or_else(|| Error::field("selection", "is required"))?;
     let selection = match selection {
         Wire::Ids(list) => {
@@ -188,9 +185,19 @@ async fn delete(
         Wire::Group(name) => {
             Selection::Group(group(name)?.ok_or_else(|| Error::field("group", "is empty"))?)
         }
-        Wire::Filter(_) => return Err(Error::unimplemented("DeleteItems with filter")),
+        Wire::Filter(wire) => {
+            let read = filter(Some(wire))?.ok_or_else(|| Error::field("filter", "is required"))?;
+            Selection::Filter(Arc::new(read))
+        }
     };
-    let outcome = service.delete(&wire.collection, selection, key).await?;
+    let delete = ItemDelete {
+        collection: wire.collection,
+        selection,
+        expected_count: wire.expected_count,
+        dry_run: wire.dry_run,
+        request: key,
+    };
+    let outcome = service.delete(delete).await?;
     Ok(v1::DeleteItemsResponse {
         deleted: outcome.deleted,
         not_found: outcome.not_found,

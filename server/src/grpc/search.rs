@@ -7,20 +7,16 @@ use diptych_index::{Modality, Space};
 use diptych_proto::v1::search_service_server::SearchService;
 use diptych_proto::v1::{self, ErrorReason};
 use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Handler;
-use super::convert::{count, digest, mask, modality, terms};
-use super::hit::answer_out;
-use super::status::to_message;
+use super::batch::Answers;
+use super::convert::{count, digest, item_id, mask, modality, terms};
+use super::hit::{answer_out, explained_out};
 use super::value::filter;
 use crate::error::{Error, Result};
 use crate::retrieval::{MAX_EF_SEARCH, QuerySource, QueryTerm, Question};
 use crate::service::Service;
-
-/// Answers of a batch that may wait for a slow caller.
-const STREAM_BUFFER: usize = 16;
 
 #[tonic::async_trait]
 impl SearchService for Handler {
@@ -63,31 +59,28 @@ impl SearchService for Handler {
         self.0.admit()?;
         let searches = request.into_inner().searches;
         count("searches", "searches", searches.len(), self.0.limits.batch_items)?;
-        let (sender, receiver) = tokio::sync::mpsc::channel(STREAM_BUFFER);
         let service = Arc::clone(&self.0);
-        tokio::spawn(async move {
-            for (index, wire) in (0_u32..).zip(searches) {
-                use v1::batch_search_response::Outcome;
-                let outcome = match search(&service, wire).await {
-                    Ok(answer) => Outcome::Response(answer),
-                    Err(error) => {
-                        Outcome::Status(to_message(&error.inside(&format!("searches[{index}]"))))
-                    }
-                };
-                let reply = v1::BatchSearchResponse { index, outcome: Some(outcome) };
-                if sender.send(Ok(reply)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let one = move |wire| {
+            let service = Arc::clone(&service);
+            async move { search(&service, wire).await }
+        };
+        Ok(Response::new(Box::pin(Answers::new(searches, one))))
     }
 
     async fn explain_match(
         &self,
-        _: Request<v1::ExplainMatchRequest>,
+        request: Request<v1::ExplainMatchRequest>,
     ) -> Result<Response<v1::ExplainMatchResponse>, Status> {
-        Err(Error::unimplemented("ExplainMatch").into())
+        let v1::ExplainMatchRequest { search, item_id: id } = request.into_inner();
+        let search = search.ok_or_else(|| Error::field("search", "is required"))?;
+        let id = item_id("item_id", id)?;
+        // What is not read is not refused either.
+        let search = v1::SearchRequest { limit: 0, page_token: String::new(), ..search };
+        let question = general_question(search).await;
+        let (question, metadata) = question.map_err(|error| error.inside("search"))?;
+        let question = Question { term_scores: true, ..question };
+        let explained = self.0.explain(question, &id).await?;
+        Ok(Response::new(explained_out(explained, metadata)))
     }
 }
 
@@ -155,6 +148,7 @@ async fn general_question(mut wire: v1::SearchRequest) -> Result<(Question, bool
         exact: wire.exact,
         term_scores: wire.with_term_scores,
         truncate: wire.truncate,
+        prefix_dims: wire.prefix_dims,
         source: mask.fields.source,
         plain: false,
         limit,
@@ -184,6 +178,7 @@ fn question(target: Modality, digest: [u8; 32]) -> Question {
         exact: false,
         term_scores: false,
         truncate: false,
+        prefix_dims: 0,
         source: false,
         plain: true,
     }

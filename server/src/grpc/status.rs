@@ -73,6 +73,7 @@ fn code(details: &Details) -> Code {
         Kind::AlreadyExists => Code::AlreadyExists,
         Kind::Conflict => Code::Aborted,
         Kind::Precondition => Code::FailedPrecondition,
+        Kind::Cancelled => Code::Cancelled,
         Kind::Overloaded => Code::ResourceExhausted,
         Kind::Deadline => Code::DeadlineExceeded,
         Kind::Unavailable => Code::Unavailable,

@@ -89,7 +89,8 @@ async fn what_a_user_deletes_stays_deleted() {
     let sample = sample(&folder, 1);
     assert!(sample.fill_from(pack, &|_, _| {}).await.unwrap());
     let ids = vec![ItemId::try_new("t1").unwrap()];
-    let delete = DeleteBatch { selection: Selection::Ids(ids), request: None };
+    let delete =
+        DeleteBatch { selection: Selection::Ids(ids), expected_count: None, request: None };
     sample.engine.delete(COLLECTION, delete).await.unwrap();
     assert!(sample.fill_from(pack, &|_, _| {}).await.unwrap());
     assert_eq!(counted(&sample).await, ITEMS - 1);
@@ -121,6 +122,8 @@ async fn a_collection_that_a_user_gave_the_same_name_is_left_alone() {
         dims: dims_of(sample.models.default_model()),
         keep_source: true,
         description: String::new(),
+        storage: Default::default(),
+        graph: Default::default(),
     };
     sample.engine.create_collection(spec).await.unwrap();
     assert!(!sample.fill_from(small_pack(), &|_, _| {}).await.unwrap());

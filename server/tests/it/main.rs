@@ -6,12 +6,18 @@
     reason = "a test ends where something is not as it should be"
 )]
 
+mod aliases;
 mod collections;
 mod embedding;
+mod explain;
 mod items;
 mod pages;
+mod probability;
+mod recall;
+mod reembed;
 mod refusals;
 mod search;
+mod snapshots;
 mod starts;
 mod support;
 mod wire;

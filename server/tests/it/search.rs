@@ -215,6 +215,8 @@ async fn a_collection_whose_bundle_is_missing_is_searched_by_vector_and_item_onl
         },
         keep_source: true,
         description: String::new(),
+        storage: Default::default(),
+        graph: Default::default(),
     };
     server.engine.create_collection(spec).await.unwrap();
     server.put("orphan", vector_item("x", &[1.0; 4], Some(&[1.0; 2]))).await;

@@ -4,12 +4,15 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use diptych_index::{EmbeddedConfig, EmbeddedEngine, Engine};
+use diptych_model::Bundle;
 use diptych_model::testing::tiny_bundle;
 use diptych_proto::v1;
+use diptych_proto::v1::admin_service_client::AdminServiceClient;
 use diptych_proto::v1::collection_service_client::CollectionServiceClient;
 use diptych_proto::v1::embedding_service_client::EmbeddingServiceClient;
 use diptych_proto::v1::info_service_client::InfoServiceClient;
 use diptych_proto::v1::item_service_client::ItemServiceClient;
+use diptych_proto::v1::operation_service_client::OperationServiceClient;
 use diptych_proto::v1::search_service_client::SearchServiceClient;
 use diptych_server::config::{Config, Flags};
 use diptych_server::grpc;
@@ -36,7 +39,33 @@ pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
     pub(crate) digest: String,
     stop: CancellationToken,
-    _data: TempDir,
+    data: Option<TempDir>,
+}
+
+/// How a server differs from the plain one.
+pub(crate) struct Setup {
+    pub(crate) flags: Flags,
+    pub(crate) bundle: Bundle,
+    /// A second bundle.
+    pub(crate) beside: Option<Bundle>,
+    /// Share of the searches that are compared with their exact answers.
+    pub(crate) recall_share: f64,
+    pub(crate) engine: fn(EmbeddedConfig) -> EmbeddedConfig,
+    /// The data of an earlier server.
+    pub(crate) data: Option<TempDir>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            flags: Flags::default(),
+            bundle: tiny_bundle(7).unwrap(),
+            beside: None,
+            recall_share: 0.0,
+            engine: |config| config,
+            data: None,
+        }
+    }
 }
 
 impl Drop for Server {
@@ -54,23 +83,41 @@ impl Server {
             image_bytes: Some((32 << 10).to_string()),
             ..Flags::default()
         };
-        Self::with(&flags).await
+        Self::with(Setup { flags, ..Setup::default() }).await
     }
 
     pub(crate) async fn start() -> Self {
-        Self::with(&Flags::default()).await
+        Self::with(Setup::default()).await
     }
 
-    async fn with(flags: &Flags) -> Self {
-        let data = TempDir::new().unwrap();
-        let config = Config::resolve(flags, std::iter::empty()).unwrap();
-        let settings = EmbeddedConfig::new(data.path().join("store"));
+    /// This server's data under a new one, which has the same key for page tokens.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.stop.cancel();
+        self.engine.close().await.unwrap();
+        Self::with(Setup { data: self.data.take(), ..Setup::default() }).await
+    }
+
+    /// A server with a second bundle beside the default, and the digest of that.
+    pub(crate) async fn with_two_bundles() -> (Self, String) {
+        let bundle = tiny_bundle(8).unwrap();
+        let digest = bundle.embedding_digest().to_owned();
+        (Self::with(Setup { beside: Some(bundle), ..Setup::default() }).await, digest)
+    }
+
+    pub(crate) async fn with(setup: Setup) -> Self {
+        let data = setup.data.unwrap_or_else(|| TempDir::new().unwrap());
+        let config = Config::resolve(&setup.flags, std::iter::empty()).unwrap();
+        let settings = (setup.engine)(EmbeddedConfig::new(data.path().join("store")));
         let engine: Arc<dyn Engine> = Arc::new(EmbeddedEngine::open(&settings).unwrap());
-        let model = Model::start(tiny_bundle(7).unwrap(), config.encoder).unwrap();
+        let model = Model::start(setup.bundle, config.encoder).unwrap();
         let digest = model.digest().to_owned();
         let models = Arc::new(Models::new(data.path().join("bundles"), model));
+        if let Some(bundle) = setup.beside {
+            models.join(Model::start(bundle, config.encoder).unwrap());
+        }
         let key = PageKey::new(*b"0123456789abcdef");
-        let service = Arc::new(Service::new(Arc::clone(&engine), models, config.limits, key));
+        let service = Service::new(Arc::clone(&engine), models, config.limits, key);
+        let service = Arc::new(service.with_recall_share(setup.recall_share));
         service.set_ready(true);
         let (reporter, health) = grpc::health().await;
         grpc::set_health(&reporter, true).await;
@@ -81,7 +128,7 @@ impl Server {
         tokio::spawn(grpc::serve(stack, listener, stop.clone()));
         let channel =
             Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { channel, address, engine, service, digest, stop, _data: data }
+        Self { channel, address, engine, service, digest, stop, data: Some(data) }
     }
 
     /// A server with the collection `things` of the tiny bundle.
@@ -114,6 +161,51 @@ impl Server {
 
     pub(crate) fn embedding(&self) -> EmbeddingServiceClient<Channel> {
         EmbeddingServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn operations(&self) -> OperationServiceClient<Channel> {
+        OperationServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn admin(&self) -> AdminServiceClient<Channel> {
+        AdminServiceClient::new(self.channel.clone())
+    }
+
+    /// An operation once it has ended.
+    pub(crate) async fn ended(&self, operation: Option<v1::Operation>) -> v1::Operation {
+        let name = operation.unwrap().name;
+        loop {
+            let request = v1::WaitOperationRequest { name: name.clone(), timeout: None };
+            let reply = self.operations().wait_operation(request).await.unwrap().into_inner();
+            let operation = reply.operation.unwrap();
+            if operation.done {
+                return operation;
+            }
+        }
+    }
+
+    /// The result of an operation that must go well.
+    pub(crate) async fn result<T: prost::Message + Default>(
+        &self,
+        operation: Option<v1::Operation>,
+    ) -> T {
+        match self.ended(operation).await.outcome {
+            Some(v1::operation::Outcome::Result(any)) => T::decode(any.value.as_slice()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn set_alias(&self, name: &str, collection: &str) -> v1::SetAliasResponse {
+        let alias = v1::Alias { name: name.to_owned(), collection: collection.to_owned() };
+        let request = v1::SetAliasRequest { alias: Some(alias), ..Default::default() };
+        self.collections().set_alias(request).await.unwrap().into_inner()
+    }
+
+    /// A collection as the server shows it.
+    pub(crate) async fn collection(&self, name: &str) -> v1::Collection {
+        let get = v1::GetCollectionRequest { name: name.to_owned() };
+        let reply = self.collections().get_collection(get).await.unwrap().into_inner();
+        reply.collection.unwrap()
     }
 
     pub(crate) fn info(&self) -> InfoServiceClient<Channel> {

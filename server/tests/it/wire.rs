@@ -3,7 +3,6 @@
 
 use diptych_proto::v1;
 use diptych_proto::v1::admin_service_client::AdminServiceClient;
-use diptych_proto::v1::operation_service_client::OperationServiceClient;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
@@ -20,29 +19,12 @@ fn unbuilt(told: &Refusal) {
 #[tokio::test]
 async fn what_is_not_built_is_unimplemented_with_details() {
     let server = Server::with_things().await;
-    let mut collections = server.collections();
-    unbuilt(&refused(collections.update_collection(v1::UpdateCollectionRequest::default())).await);
-    unbuilt(&refused(collections.set_alias(v1::SetAliasRequest::default())).await);
-    unbuilt(&refused(collections.create_snapshot(v1::CreateSnapshotRequest::default())).await);
-    unbuilt(&refused(collections.start_reembed(v1::StartReembedRequest::default())).await);
-    unbuilt(&refused(collections.measure_recall(v1::MeasureRecallRequest::default())).await);
     let mut items = server.items();
     unbuilt(&refused(items.export_items(v1::ExportItemsRequest::default())).await);
     let start = tokio_stream::iter([v1::IngestItemsRequest::default()]);
     unbuilt(&refused(items.ingest_items(start)).await);
-    let filter = v1::delete_items_request::Selection::Filter(v1::Filter::default());
-    let delete = v1::DeleteItemsRequest {
-        collection: "things".to_owned(),
-        selection: Some(filter),
-        ..Default::default()
-    };
-    unbuilt(&refused(items.delete_items(delete)).await);
-    let explain = v1::ExplainMatchRequest::default();
-    unbuilt(&refused(server.search().explain_match(explain)).await);
-    let mut operations = OperationServiceClient::new(server.channel.clone());
-    unbuilt(&refused(operations.get_operation(v1::GetOperationRequest::default())).await);
     let mut admin = AdminServiceClient::new(server.channel.clone());
-    unbuilt(&refused(admin.compact(v1::CompactRequest::default())).await);
+    unbuilt(&refused(admin.run_self_test(v1::RunSelfTestRequest::default())).await);
 }
 
 #[tokio::test]

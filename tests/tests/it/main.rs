@@ -11,11 +11,18 @@
 )]
 
 mod accuracy;
+mod ask;
 mod bad_input;
+mod crasher;
+mod disk;
 mod docs;
 mod foreign;
+mod history;
 mod invariance;
 mod lifecycle;
+mod power;
 mod put;
 mod recovery;
+mod reembed;
+mod snapshot;
 mod tidy;

@@ -17,12 +17,19 @@ fn writer(folder: &Path) -> Writer {
     let mut writer = Writer {
         store: Arc::new(Store::open(folder, 1 << 20).unwrap()),
         collections: Arc::new(ArcSwap::default()),
+        aliases: Arc::new(ArcSwap::default()),
         states: HashMap::new(),
         orders: mpsc::channel().0,
+        files: Arc::new(Files::open(folder.join("index"), &[])),
         exact_below: usize::MAX,
+        idle_after: Duration::MAX,
+        last_write: Instant::now(),
         now_ms: || 0,
         settling: Vec::new(),
+        compacting: Vec::new(),
         refused: Arc::new(AtomicBool::new(false)),
+        reserve: Reserve::open(folder, 64 << 10),
+        probed: Instant::now(),
     };
     let spec = CollectionSpec {
         name: "things".to_owned(),
@@ -30,6 +37,8 @@ fn writer(folder: &Path) -> Writer {
         dims: Dims { shared: Some(2), exclusive_image: None, exclusive_text: None },
         keep_source: true,
         description: String::new(),
+        storage: Default::default(),
+        graph: Default::default(),
     };
     let (reply, _answer) = reply();
     writer.write(vec![Write::Create { spec, reply }], Unused::Remove);
@@ -89,7 +98,7 @@ fn a_write_that_is_tried_alone_keeps_the_file_that_one_before_it_freed() {
     let (deleted, _answer) = reply();
     let delete = Write::Delete {
         collection: Arc::clone(&collection),
-        batch: DeleteBatch { selection, request: None },
+        batch: DeleteBatch { selection, expected_count: None, request: None },
         reply: deleted,
     };
     let (same, stored) = put(&writer, "y", vec![7; LARGE]);
@@ -121,4 +130,66 @@ fn a_disk_that_refused_is_asked_again_by_itself_and_by_the_next_write() {
         }
         assert!(!refused.load(Ordering::Relaxed));
     }
+}
+
+fn delete(writer: &Writer, id: &str) -> (Write, oneshot::Receiver<Result<DeleteOutcome>>) {
+    let selection = Selection::Ids(vec![ItemId::trusted(id)]);
+    let batch = DeleteBatch { selection, expected_count: None, request: None };
+    let (reply, answer) = reply();
+    (Write::Delete { collection: things(writer), batch, reply }, answer)
+}
+
+#[test]
+fn on_a_full_disk_a_delete_takes_the_reserve_and_puts_wait_until_it_is_filled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(folder.path());
+    let (first, _answer) = put(&writer, "a", vec![1]);
+    writer.write(vec![first], Unused::Remove);
+    let full = Some(ErrorKind::StorageFull);
+
+    // Nothing of the disk but the reserve is left: commits fail for as long as it is there.
+    *writer.store.fault.next.lock() = full;
+    let (bad, refused) = put(&writer, "b", vec![2]);
+    writer.write(vec![bad], Unused::Remove);
+    let told = refused.blocking_recv().unwrap().unwrap_err();
+    assert_eq!(told.kind(), Kind::Full, "{told}");
+    assert!(writer.refused.load(Ordering::Relaxed) && !writer.reserve.is_spent());
+
+    *writer.store.fault.next.lock() = None;
+    assert!(writer.reserve.spend());
+    let (bad, refused) = put(&writer, "b", vec![2]);
+    let (good, deleted) = delete(&writer, "a");
+    writer.write(vec![bad, good], Unused::Remove);
+    assert_eq!(refused.blocking_recv().unwrap().unwrap_err().kind(), Kind::Full);
+    assert_eq!(deleted.blocking_recv().unwrap().unwrap().deleted, 1);
+    assert!(writer.refused.load(Ordering::Relaxed), "the reserve is spent still");
+
+    writer.probe();
+    assert!(!writer.refused.load(Ordering::Relaxed) && !writer.reserve.is_spent());
+    let (good, answer) = put(&writer, "b", vec![2]);
+    writer.write(vec![good], Unused::Remove);
+    assert!(answer.blocking_recv().unwrap().is_ok());
+}
+
+#[test]
+fn a_disk_that_turns_read_only_refuses_all_writes_with_a_reason_until_it_takes_them_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(folder.path());
+    let (first, _answer) = put(&writer, "a", vec![1]);
+    writer.write(vec![first], Unused::Remove);
+    *writer.store.fault.next.lock() = Some(ErrorKind::ReadOnlyFilesystem);
+    let (bad, refused) = put(&writer, "b", vec![2]);
+    let (also, refused_delete) = delete(&writer, "a");
+    writer.write(vec![bad, also], Unused::Remove);
+    assert_eq!(refused.blocking_recv().unwrap().unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(refused_delete.blocking_recv().unwrap().unwrap_err().kind(), Kind::Unavailable);
+    assert!(!writer.reserve.is_spent(), "the reserve is for a full disk");
+    let fields = Fields::default();
+    let read = read::item(&writer.store, &things(&writer), &ItemId::trusted("a"), fields);
+    assert!(read.unwrap().is_some(), "reads go on");
+    writer.probe();
+    assert!(writer.refused.load(Ordering::Relaxed));
+    *writer.store.fault.next.lock() = None;
+    writer.probe();
+    assert!(!writer.refused.load(Ordering::Relaxed));
 }

@@ -1,0 +1,232 @@
+//! The way of a search: for each segment the cheapest of scan, walk, scan of the rows that a filter
+//! allows, and walk along these; a scan of what is newer beside it.
+
+use rayon::prelude::*;
+
+use super::{
+    rows::Scores,
+    scan::{self, Best, Question},
+    segment::{Body, Segment, Walk},
+    view::SlotView,
+};
+use crate::{
+    engine::{Neighbour, Route},
+    graph::{self, Ask, RowSet},
+    topk::{Scored, TopK},
+};
+
+/// What one part found.
+struct Part<'a> {
+    best: Best<'a>,
+    route: Route,
+    visited: usize,
+}
+
+impl<'a> Part<'a> {
+    fn merge(self, other: Self) -> Self {
+        Self {
+            best: self.best.merge(other.best),
+            route: self.route.max(other.route),
+            visited: self.visited + other.visited,
+        }
+    }
+}
+
+/// The best k, how they were found, and how many rows were scored for it.
+pub(crate) fn nearest(slot: &SlotView, question: &Question<'_>) -> (Vec<Neighbour>, Route, u64) {
+    let segments = || {
+        let parts = slot.segments.par_iter().map(|segment| one_segment(segment, question));
+        parts.reduce_with(Part::merge)
+    };
+    let delta = || (slot.delta.rows > 0).then(|| scan::delta(&slot.delta, question));
+    let (found, newer) = rayon::join(segments, delta);
+    let route = if question.filter.is_some() { Route::ExactFiltered } else { Route::Exact };
+    let newer = Part {
+        best: newer.unwrap_or_else(|| TopK::new(question.k)),
+        route,
+        visited: slot.delta.rows,
+    };
+    let found = match found {
+        Some(found) => found.merge(newer),
+        None => newer,
+    };
+    let neighbours = found.best.into_sorted().into_iter().map(|scored| Neighbour {
+        id: scored.item.id.clone(),
+        group: scored.item.group.clone(),
+        score: scored.score,
+    });
+    (neighbours.collect(), found.route, found.visited as u64)
+}
+
+fn one_segment<'a>(segment: &'a Segment, question: &Question<'_>) -> Part<'a> {
+    match (question.filter, segment.sets()) {
+        (None, _) => unfiltered(segment, question),
+        (Some(filter), Some(sets)) => {
+            let mut allowed = sets.rows(filter);
+            if let Some(hidden) = segment.hidden(question.generation) {
+                hidden.remove_from(&mut allowed);
+            }
+            filtered(segment, &allowed, question)
+        }
+        // The sets are made soon after a start.
+        (Some(_), None) => Part {
+            best: scan::segment(segment, question),
+            route: Route::ExactFiltered,
+            visited: segment.len(),
+        },
+    }
+}
+
+fn unfiltered<'a>(segment: &'a Segment, question: &Question<'_>) -> Part<'a> {
+    let costs = Costs::of(segment, question);
+    if let Some(walk) = segment.walk().filter(|_| !question.exact)
+        && costs.walk(width(walk, question)) <= costs.scan(segment.len())
+    {
+        let hidden = segment.hidden(question.generation);
+        let allow = hidden.map(|hidden| RowSet::all_but(segment.len(), hidden.rows()));
+        if let Some((best, visited)) = walk_segment(segment, walk, question, allow.as_ref()) {
+            return Part { best, route: Route::Graph, visited };
+        }
+    }
+    Part { best: scan::segment(segment, question), route: Route::Exact, visited: segment.len() }
+}
+
+fn filtered<'a>(segment: &'a Segment, allowed: &RowSet, question: &Question<'_>) -> Part<'a> {
+    let costs = Costs::of(segment, question);
+    let count = allowed.len();
+    let mut route = Route::ExactFiltered;
+    if let Some(walk) = segment.walk().filter(|_| !question.exact && count > question.k) {
+        let width = width(walk, question);
+        let wider = (width as f64 * segment.len() as f64 / count as f64).ceil() as usize;
+        let ways = [
+            (costs.pick(count), Way::Pick),
+            (costs.walk(wider), Way::Wider(wider)),
+            (costs.within(width, count), Way::Within),
+        ];
+        let cheapest = ways.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+        let way = cheapest.map_or(Way::Pick, |(_, way)| way);
+        let found = match way {
+            Way::Pick => None,
+            Way::Within => walk_segment(segment, walk, question, Some(allowed)),
+            // What passes may lie elsewhere than what is near.
+            Way::Wider(width) => walk_wider(segment, walk, question, (allowed, width))
+                .or_else(|| walk_segment(segment, walk, question, Some(allowed))),
+        };
+        if let Some((best, visited)) = found {
+            return Part { best, route: Route::GraphFiltered, visited };
+        }
+        if way != Way::Pick {
+            route = Route::GraphEscalated;
+        }
+    }
+    let rows: Vec<u32> = allowed.iter().collect();
+    Part { best: scan::rows(segment, &rows, question), route, visited: count }
+}
+
+/// The ways to the neighbours among some allowed rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Each of them is scored.
+    Pick,
+    /// The graph keeps to them.
+    Within,
+    /// The graph is walked as without a filter, but wider, and what is not allowed is left out.
+    Wider(usize),
+}
+
+fn width(walk: &Walk, question: &Question<'_>) -> usize {
+    question.ef_search.max(question.k).max(walk.ef_search)
+}
+
+/// What each way costs, in rows of a matrix scanned in order. By the examples `bench_scan` and
+/// `bench_filter`.
+#[derive(Debug, Clone, Copy)]
+struct Costs {
+    /// A row read in order.
+    scan: f64,
+    /// A row picked out of the others.
+    pick: f64,
+    /// A walk, for each unit of its width.
+    walk: f64,
+    /// An allowed row that the graph compares itself; none where it can't keep to them.
+    compare: Option<f64>,
+}
+
+/// A walk that keeps to allowed rows passes through many others: by so much it is dearer.
+const WITHIN: f64 = 15.0;
+
+impl Costs {
+    fn of(segment: &Segment, question: &Question<'_>) -> Self {
+        let walk = question.walk_cost_rows as f64;
+        match segment.body() {
+            Body::Rows(_) => Self { scan: 1.0, pick: 1.5, walk, compare: None },
+            // Its rows lie in the order of its points and take more reading; its walks are four
+            // times as fast as those of hnsw_rs.
+            Body::Graph(_) => Self { scan: 3.0, pick: 3.0, walk: walk / 4.0, compare: Some(0.8) },
+        }
+    }
+
+    fn scan(&self, rows: usize) -> f64 {
+        self.scan * rows as f64
+    }
+
+    fn pick(&self, rows: usize) -> f64 {
+        self.pick * rows as f64
+    }
+
+    fn walk(&self, width: usize) -> f64 {
+        self.walk * width as f64
+    }
+
+    /// A search of the graph among so many allowed rows: few are all compared.
+    fn within(&self, width: usize, count: usize) -> f64 {
+        match self.compare {
+            None => f64::INFINITY,
+            Some(compare) if count <= graph::SCAN_PER_WIDTH * width => {
+                compare * count as f64 + 4.0 * width as f64
+            }
+            Some(_) => WITHIN * self.walk(width),
+        }
+    }
+}
+
+/// A walk of the given width, of which the allowed rows are kept. `None` when the graph failed or
+/// too few are allowed.
+fn walk_wider<'a>(
+    segment: &'a Segment,
+    walk: &Walk,
+    question: &Question<'_>,
+    (allowed, width): (&RowSet, usize),
+) -> Option<(Best<'a>, usize)> {
+    let ask = Ask { k: width, ef: width, allow: None };
+    let found = walk.graph.search(question.vector, &ask).ok()?;
+    let near = found.near.iter().map(|near| near.row).filter(|row| allowed.contains(*row));
+    // The best come first; a few more, because what a graph says may be off in the last bits.
+    let near: Vec<u32> = near.take(question.k.saturating_add(8)).collect();
+    (near.len() >= question.k).then(|| (scan::rows(segment, &near, question), found.visited))
+}
+
+/// Rows near the query that may be found, scored exactly. `None` when the graph failed or came back
+/// short.
+fn walk_segment<'a>(
+    segment: &'a Segment,
+    walk: &Walk,
+    question: &Question<'_>,
+    allow: Option<&RowSet>,
+) -> Option<(Best<'a>, usize)> {
+    let ask = Ask { k: question.k, ef: width(walk, question), allow };
+    let found = walk.graph.search(question.vector, &ask).ok()?;
+    let (mut best, mut room) = (TopK::new(question.k), Scores::default());
+    let mut passed = 0;
+    for near in &found.near {
+        if allow.is_none_or(|allow| allow.contains(near.row)) {
+            passed += 1;
+            let row = near.row as usize;
+            let entry = segment.entry(row).as_ref();
+            // What a graph says may be off in the last bits.
+            let score = segment.score(question.vector, row, &mut room);
+            best.push(Scored { score, id: &entry.id, item: entry });
+        }
+    }
+    (passed >= question.k).then_some((best, found.visited))
+}

@@ -1,0 +1,113 @@
+//! What a walk compares: one byte per component, with a scale per row.
+
+use super::{
+    line::{LINE, Line, zeroed},
+    simd::Simd,
+};
+
+/// Largest magnitude of a code.
+pub(super) const TOP: f32 = 127.0;
+/// Turns a signed code into the unsigned byte that is stored, and back.
+pub(super) const FLIP: u8 = 0x80;
+
+/// Codes of all points, each in whole lines, and their scales.
+#[derive(Debug)]
+pub(super) struct Codes {
+    pub(super) lines: Vec<Line>,
+    /// Value of a code of 1, per point.
+    pub(super) scales: Vec<f32>,
+    per_point: usize,
+}
+
+/// Lines of one point of `dims` components.
+pub(super) fn lines_for(dims: usize) -> usize {
+    dims.div_ceil(LINE).max(1)
+}
+
+/// The least scale at which the row's codes are within [`TOP`]. 0 for a row of zeros.
+pub(super) fn scale_for(row: &[f32]) -> f32 {
+    let top = row.iter().fold(0.0_f32, |top, &x| top.max(x.abs()));
+    let scale = top / TOP;
+    if scale * TOP < top { scale.next_up() } else { scale }
+}
+
+impl Codes {
+    /// Zeros for so many points.
+    pub(super) fn new(points: usize, dims: usize) -> Self {
+        let per_point = lines_for(dims);
+        Self { lines: zeroed(points * per_point), scales: vec![0.0; points], per_point }
+    }
+
+    pub(super) fn from_parts(lines: Vec<Line>, scales: Vec<f32>, dims: usize) -> Self {
+        Self { lines, scales, per_point: lines_for(dims) }
+    }
+
+    #[inline(always)]
+    pub(super) fn row(&self, point: u32) -> &[Line] {
+        let from = point as usize * self.per_point;
+        &self.lines[from..from + self.per_point]
+    }
+
+    pub(super) fn row_mut(&mut self, point: usize) -> &mut [Line] {
+        let from = point * self.per_point;
+        &mut self.lines[from..from + self.per_point]
+    }
+
+    pub(super) fn points(&self) -> usize {
+        self.scales.len()
+    }
+
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd>(&self, simd: S, point: u32) {
+        for line in self.row(point) {
+            simd.prefetch(line);
+        }
+    }
+
+    /// About the dot product of the target and a point.
+    #[inline(always)]
+    pub(super) fn similarity<S: Simd>(&self, simd: S, target: &Target, point: u32) -> f32 {
+        let sum = simd.dot(&target.codes, self.row(point)) - target.bias;
+        sum as f32 * target.scale * self.scales[point as usize]
+    }
+}
+
+/// What points are compared with: signed codes, so that a sum of products with stored bytes is off
+/// by a constant only.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    codes: Vec<Line>,
+    scale: f32,
+    /// What the flips add to a sum: 128 times the sum of the codes.
+    bias: i32,
+}
+
+impl Target {
+    /// A vector that is no point.
+    pub(super) fn set_vector(&mut self, vector: &[f32]) {
+        self.codes.clear();
+        self.codes.resize(lines_for(vector.len()), Line([0; LINE]));
+        self.scale = scale_for(vector);
+        let inverse = if self.scale > 0.0 { 1.0 / self.scale } else { 0.0 };
+        let codes = bytemuck::cast_slice_mut::<Line, i8>(&mut self.codes);
+        for (code, &x) in codes.iter_mut().zip(vector) {
+            *code = (x * inverse).round().clamp(-TOP, TOP) as i8;
+        }
+        self.sum_up();
+    }
+
+    /// A point, whose bytes past its components are [`FLIP`]s.
+    #[inline(always)]
+    pub(super) fn set_point(&mut self, codes: &Codes, point: u32) {
+        self.codes.clear();
+        self.codes.extend(codes.row(point).iter().map(|line| Line(line.0.map(|byte| byte ^ FLIP))));
+        self.scale = codes.scales[point as usize];
+        self.sum_up();
+    }
+
+    #[inline(always)]
+    fn sum_up(&mut self) {
+        let codes = bytemuck::cast_slice::<Line, i8>(&self.codes);
+        self.bias = 128 * codes.iter().map(|&code| i32::from(code)).sum::<i32>();
+    }
+}

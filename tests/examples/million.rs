@@ -1,0 +1,227 @@
+//! What a collection of a million vectors costs: to fill through gRPC, to start from disk, to hold, and to ask while writes go on.
+//!
+//!     cargo run --release -p diptych-tests --example million -- [ROWS ...] [--out FOLDER]
+//!
+//! Without numbers it takes 10,000, 100,000 and 1,000,000 clustered vectors of 128. Prints a Markdown table, and leaves it as JSON
+//! with a plot of the cost per query in FOLDER (target/bench-million). Right answers are the server's own exact ones.
+
+#![expect(clippy::print_stdout, reason = "figures are what it is for")]
+
+mod million {
+    pub(crate) mod load;
+    pub(crate) mod plot;
+}
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use diptych_proto::v1;
+use diptych_proto::v1::term::Source;
+use diptych_tests::api::{ask, create_bare, packed};
+use diptych_tests::{Api, Server, checkout};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use self::million::load::{COLLECTION, Cloud, DIMS, fill, put};
+use self::million::plot;
+
+const QUERIES: usize = 200;
+/// Timed searches, and how many are under way at a time.
+const SEARCHES: usize = 4000;
+const AT_ONCE: usize = 4;
+const TOP: u32 = 10;
+const RECALL: f64 = 0.98;
+/// Widths that are tried until one reaches the recall.
+const WIDTHS: [u32; 9] = [10, 16, 24, 40, 64, 100, 160, 250, 400];
+/// How long a graph may take until it is used, for a million rows.
+const BUILD: Duration = Duration::from_secs(3600);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let (sizes, out) = arguments()?;
+    std::fs::create_dir_all(&out)?;
+    println!("load average before: {}\n", load());
+    println!(
+        "| rows | ingest rows/s | s to graph | s to SERVING | s to graph after it | RSS bytes a row | width | recall@10 | p50 ms | p99 \
+         ms | searches/s | writes/s beside |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    );
+    let mut rows = Vec::new();
+    for size in sizes {
+        let row = measure(size).await.with_context(|| format!("{size} rows"))?;
+        println!("{}", plot::line(&row));
+        rows.push(row);
+        let told = json!({ "dims": DIMS, "at_once": AT_ONCE, "load_after": load(), "rows": rows });
+        std::fs::write(out.join("result.json"), serde_json::to_vec_pretty(&told)?)?;
+        std::fs::write(out.join("cost.svg"), plot::svg(&rows))?;
+    }
+    println!("\nload average after: {}; JSON and plot in {}", load(), out.display());
+    Ok(())
+}
+
+fn arguments() -> Result<(Vec<u64>, PathBuf)> {
+    let mut out = checkout().join("target/bench-million");
+    let mut sizes = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        if argument == "--out" {
+            out = arguments.next().context("--out needs a folder")?.into();
+        } else if let Ok(size) = argument.replace('_', "").parse::<u64>() {
+            sizes.push(size);
+        } else {
+            bail!("{argument} is no number of rows");
+        }
+    }
+    if sizes.is_empty() {
+        sizes = vec![10_000, 100_000, 1_000_000];
+    }
+    Ok((sizes, out))
+}
+
+async fn measure(size: u64) -> Result<Value> {
+    // Beside the programs, not in /tmp: that may be memory.
+    let data = TempDir::new_in(checkout().join("target"))?;
+    let arguments = ["--sample", "false", "--batch-items", "512", "--queue-items", "4096"];
+    let mut server = Server::start(data.path(), &arguments).await?;
+    let api = server.api().await?;
+    api.create(create_bare(COLLECTION, (DIMS, 0, 0))).await?;
+    let cloud = Arc::new(Cloud::new(size));
+    let began = Instant::now();
+    fill(&api, &cloud, size).await?;
+    let ingest = size as f64 / began.elapsed().as_secs_f64();
+    let built = until_graph(&api, &cloud, size).await?;
+    server.terminate()?;
+    server.ended().await?;
+    let began = Instant::now();
+    server.restart().await?;
+    let start = began.elapsed();
+    let api = server.api().await?;
+    let again = until_graph(&api, &cloud, size).await?;
+    let (width, recall) = width(&api, &cloud).await?;
+    let memory = resident(server.id())?;
+    let (mut times, whole, writes) = searches(&api, &cloud, (size, width)).await?;
+    times.sort_unstable();
+    let percentile = |share: usize| {
+        let place = (times.len() * share).div_ceil(100).saturating_sub(1);
+        times.get(place).copied().unwrap_or_default().as_secs_f64() * 1000.0
+    };
+    Ok(json!({
+        "rows": size,
+        "ingest_rows_per_s": ingest,
+        "graph_s": built.map(|time| time.as_secs_f64()),
+        "start_s": start.as_secs_f64(),
+        "graph_after_start_s": again.map(|time| time.as_secs_f64()),
+        "rss_bytes_per_row": memory as f64 / size as f64,
+        "ef_search": width,
+        "recall_at_10": recall,
+        "p50_ms": percentile(50),
+        "p99_ms": percentile(99),
+        "searches_per_s": SEARCHES as f64 / whole.as_secs_f64(),
+        "writes_per_s": writes,
+    }))
+}
+
+fn query(vector: &[f32], (width, exact): (u32, bool)) -> v1::SearchRequest {
+    let source = Source::Vector(packed(vector));
+    let request = ask(COLLECTION, v1::Modality::Image, source);
+    v1::SearchRequest { limit: TOP, ef_search: width, exact, ..request }
+}
+
+/// Time until a graph answers; `None` where a scan is the cheaper way and stays.
+async fn until_graph(api: &Api, cloud: &Cloud, size: u64) -> Result<Option<Duration>> {
+    if size < 50_000 {
+        return Ok(None);
+    }
+    let began = Instant::now();
+    while began.elapsed() < BUILD {
+        let reply = api.search().search(query(&cloud.query(0), (TOP, false))).await?.into_inner();
+        if reply.info.is_some_and(|info| info.cut) {
+            return Ok(Some(began.elapsed()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("no graph was used in {BUILD:?}")
+}
+
+/// The least width that reaches the recall, with that recall.
+async fn width(api: &Api, cloud: &Cloud) -> Result<(u32, f64)> {
+    let mut right = Vec::new();
+    for number in 0..QUERIES {
+        right.push(api.hits(query(&cloud.query(number), (0, true))).await?);
+    }
+    let mut reached = (0, 0.0);
+    for width in WIDTHS {
+        let mut found = 0;
+        for (number, right) in right.iter().enumerate() {
+            let hits = api.hits(query(&cloud.query(number), (width, false))).await?;
+            found += hits.iter().filter(|hit| right.iter().any(|right| right.id == hit.id)).count();
+        }
+        reached = (width, found as f64 / (QUERIES * TOP as usize) as f64);
+        if reached.1 >= RECALL {
+            break;
+        }
+    }
+    Ok(reached)
+}
+
+/// Times of searches, their time together, and the rows that were written per second beside them.
+async fn searches(
+    api: &Api,
+    cloud: &Arc<Cloud>,
+    (size, width): (u64, u32),
+) -> Result<(Vec<Duration>, Duration, f64)> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let written = Arc::new(AtomicU64::new(0));
+    let writing = {
+        let (api, cloud) = (api.clone(), Arc::clone(cloud));
+        let (ended, written) = (Arc::clone(&ended), Arc::clone(&written));
+        tokio::spawn(async move {
+            // Replaces rows, a few at a time, one call after the other.
+            for first in (0..size.saturating_sub(16)).step_by(16).cycle() {
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                put(&api, &cloud, first..first + 16).await?;
+                written.fetch_add(16, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        })
+    };
+    let began = Instant::now();
+    let mut running = JoinSet::new();
+    let mut times = Vec::with_capacity(SEARCHES);
+    for number in 0..SEARCHES {
+        if running.len() == AT_ONCE {
+            times.push(running.join_next().await.context("no call runs")???);
+        }
+        let (api, request) = (api.clone(), query(&cloud.query(number), (width, false)));
+        running.spawn(async move {
+            let sent = Instant::now();
+            api.hits(request).await.map(|_| sent.elapsed())
+        });
+    }
+    while let Some(time) = running.join_next().await {
+        times.push(time??);
+    }
+    let whole = began.elapsed();
+    ended.store(true, Ordering::Relaxed);
+    writing.await??;
+    Ok((times, whole, written.load(Ordering::Relaxed) as f64 / whole.as_secs_f64()))
+}
+
+/// Resident memory of a process in bytes.
+fn resident(process: u32) -> Result<u64> {
+    let told = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = told.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kibibytes: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+    Ok(kibibytes * 1024)
+}
+
+/// Runnable processes of the last 1, 5 and 15 minutes.
+fn load() -> String {
+    let told = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    told.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
