@@ -182,7 +182,7 @@ impl Bench {
             visited = 0;
             let (cpu, started) = (system::thread_seconds(), Instant::now());
             for query in 0..count {
-                let ask = Ask { k: self.k, ef, allow: self.allow.as_ref() };
+                let ask = Ask { allow: self.allow.as_ref(), ..Ask::new(self.k, ef) };
                 let found = self.graph.search(self.queries.row(query), &ask);
                 let found = found.map_err(|error| BenchError(error.to_string()))?;
                 visited += found.visited;

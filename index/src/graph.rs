@@ -72,6 +72,13 @@ pub(crate) trait Graph: Send + Sync + fmt::Debug {
     /// its rows.
     fn read(&self, rows: Range<usize>, out: &mut Vec<f32>);
 
+    /// Numbers that the dot products of some rows with a query do not exceed, and seldom are far below,
+    /// into `out`, which is made as long: so most rows need not be read whole. Both are unit vectors.
+    /// False by a graph that has no such numbers.
+    fn bounds(&self, _query: &[f32], _rows: &[u32], _out: &mut Vec<f32>) -> bool {
+        false
+    }
+
     /// Bytes of memory held, rows included.
     fn memory_bytes(&self) -> usize;
 
@@ -101,6 +108,16 @@ pub(crate) struct Ask<'a> {
     pub(crate) ef: usize,
     /// Rows that may be found; `None` for all.
     pub(crate) allow: Option<&'a RowSet>,
+    /// Walks as without a filter and leaves out of what it found the rows that are not allowed, which
+    /// count in `ef`: the quicker way where a filter lets much pass near the query.
+    pub(crate) through: bool,
+}
+
+impl Ask<'_> {
+    /// The nearest `k` by a walk of width `ef`, of all rows.
+    pub(crate) fn new(k: usize, ef: usize) -> Self {
+        Self { k, ef, allow: None, through: false }
+    }
 }
 
 /// What a search found.

@@ -78,7 +78,19 @@ pub(super) fn delta_by<'a>(
 
 /// All rows of a segment. The filter is asked only for rows whose score could enter.
 pub(super) fn segment<'a>(segment: &'a Segment, question: &Question<'_>) -> Best<'a> {
-    segment_by(segment, question, |rows, room| segment.scores(question.vector, rows, room))
+    if !segment.has_bounds() {
+        return segment_by(segment, question, |rows, room| {
+            segment.scores(question.vector, rows, room);
+        });
+    }
+    let hidden = segment.hidden(question.generation);
+    let parts = (0..segment.len().div_ceil(ROWS_PER_TASK)).into_par_iter().map(|at| {
+        let rows = at * ROWS_PER_TASK..segment.len().min((at + 1) * ROWS_PER_TASK);
+        let seen = rows.filter(|&row| !hidden.is_some_and(|hidden| hidden.contains(row)));
+        let rows: Vec<u32> = seen.map(|row| row as u32).collect();
+        promising(segment, &rows, question, question.filter)
+    });
+    parts.reduce(|| TopK::new(question.k), TopK::merge)
 }
 
 /// As [`segment`], by other scores.
@@ -111,16 +123,40 @@ pub(super) fn segment_by<'a>(
 
 /// Some rows of a segment, which all may be found.
 pub(super) fn rows<'a>(segment: &'a Segment, rows: &[u32], question: &Question<'_>) -> Best<'a> {
-    let parts = rows.par_chunks(ROWS_PER_TASK).map(|rows| {
-        let (mut best, mut room) = (TopK::new(question.k), Scores::default());
-        for &row in rows {
-            let score = segment.score(question.vector, row as usize, &mut room);
-            if best.admits(score) {
-                let entry = segment.entry(row as usize).as_ref();
-                best.push(Scored { score, id: &entry.id, item: entry });
-            }
-        }
-        best
-    });
+    let parts = rows.par_chunks(ROWS_PER_TASK).map(|rows| promising(segment, rows, question, None));
     parts.reduce(|| TopK::new(question.k), TopK::merge)
+}
+
+/// The best of some rows that pass. Those whose bound says that they cannot be among them are not
+/// read, and the most promising come first, so that this is soon said of most.
+fn promising<'a>(
+    segment: &'a Segment,
+    rows: &[u32],
+    question: &Question<'_>,
+    filter: Option<&Filter>,
+) -> Best<'a> {
+    let (mut best, mut room) = (TopK::new(question.k), Scores::default());
+    let mut take = |row: u32, best: &mut Best<'a>| {
+        let entry = segment.entry(row as usize).as_ref();
+        if filter.is_none_or(|filter| filter.passes(entry)) {
+            let score = segment.score(question.vector, row as usize, &mut room);
+            best.push(Scored { score, id: &entry.id, item: entry });
+        }
+    };
+    let mut bounds = Vec::new();
+    if !segment.bounds(question.vector, rows, &mut bounds) {
+        rows.iter().for_each(|&row| take(row, &mut best));
+        return best;
+    }
+    let mut ordered: Vec<(f32, u32)> = bounds.into_iter().zip(rows.iter().copied()).collect();
+    let first = question.k.min(ordered.len());
+    if first < ordered.len() && first > 0 {
+        ordered.select_nth_unstable_by(first - 1, |a, b| b.0.total_cmp(&a.0));
+    }
+    for (bound, row) in ordered {
+        if best.admits(bound) {
+            take(row, &mut best);
+        }
+    }
+    best
 }

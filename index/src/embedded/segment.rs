@@ -176,6 +176,19 @@ impl Segment {
         kernel::dot_rows(query, &room.rows, &mut room.out);
     }
 
+    /// Whether [`Self::bounds`] has any.
+    pub(crate) fn has_bounds(&self) -> bool {
+        matches!(self.body, Body::Graph(_))
+    }
+
+    /// As [`Graph::bounds`].
+    pub(crate) fn bounds(&self, query: &[f32], rows: &[u32], out: &mut Vec<f32>) -> bool {
+        match &self.body {
+            Body::Rows(_) => false,
+            Body::Graph(walk) => walk.graph.bounds(query, rows, out),
+        }
+    }
+
     /// As [`Matrix::prefix_scores`].
     pub(crate) fn prefix_scores(&self, query: &[f32], rows: Range<usize>, room: &mut Scores) {
         if let Body::Rows(matrix) = &self.body {

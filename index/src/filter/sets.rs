@@ -4,8 +4,15 @@
 //! few rows in one common list, those of many as a compressed set, those of a good part of all rows
 //! as plain bits. An answer is plain bits, which is what a walk asks for each row it meets.
 
-use std::{cmp::Ordering, collections::HashMap, hash::Hash, ops::Bound, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    ops::Bound,
+    sync::Arc,
+};
 
+use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
 use super::{Comparison, Filter, compare_int_float};
@@ -16,11 +23,17 @@ const FEW: usize = 64;
 /// A set of more than one row in this many is kept as bits, which cost no more memory then.
 const DENSE: usize = 16;
 
+/// Answers kept for filters that come again, as those of a tenant or a language do; at most one bit
+/// for each row and answer.
+const ANSWERS: usize = 16;
+
 /// The sets of one segment's rows.
 #[derive(Debug, Default)]
 pub(crate) struct Sets {
     rows: usize,
     fields: HashMap<Arc<str>, Field>,
+    /// Latest first. Rows do not change, so neither do answers.
+    answers: Mutex<VecDeque<(Filter, Arc<RowSet>)>>,
 }
 
 /// The sets of one field.
@@ -91,12 +104,28 @@ impl Sets {
         }
         let rows = entries.len();
         let fields = gathered.into_iter().map(|(name, field)| (Arc::clone(name), field.sets(rows)));
-        Self { rows, fields: fields.collect() }
+        Self { rows, fields: fields.collect(), answers: Mutex::default() }
     }
 
     /// The rows that pass a filter that was checked.
-    pub(crate) fn rows(&self, filter: &Filter) -> RowSet {
-        RowSet::from_words(self.rows, self.words(filter))
+    pub(crate) fn rows(&self, filter: &Filter) -> Arc<RowSet> {
+        if let Some(known) = self.known(filter) {
+            return known;
+        }
+        let rows = Arc::new(RowSet::from_words(self.rows, self.words(filter)));
+        let mut answers = self.answers.lock();
+        answers.truncate(ANSWERS - 1);
+        answers.push_front((filter.clone(), Arc::clone(&rows)));
+        rows
+    }
+
+    fn known(&self, filter: &Filter) -> Option<Arc<RowSet>> {
+        let mut answers = self.answers.lock();
+        let at = answers.iter().position(|(known, _)| known == filter)?;
+        let found = answers.remove(at)?;
+        let rows = Arc::clone(&found.1);
+        answers.push_front(found);
+        Some(rows)
     }
 
     fn words(&self, filter: &Filter) -> Vec<u64> {

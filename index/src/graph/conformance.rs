@@ -49,7 +49,7 @@ fn build(kind: BuilderKind, rows: &Table) -> Result<Box<dyn Graph>, BuildError> 
 }
 
 fn ask(k: usize, ef: usize) -> Ask<'static> {
-    Ask { k, ef, allow: None }
+    Ask::new(k, ef)
 }
 
 /// The `k` nearest allowed rows by scan, best first.
@@ -72,7 +72,7 @@ fn recall(graph: &dyn Graph, rows: &Table, ef: usize, allow: Option<&RowSet>) ->
         let moved: Vec<f32> = near.iter().zip(noise).map(|(x, n)| x + 0.1 * n).collect();
         let query = kernel::unit(&moved).unwrap();
         let truth = scan(rows, &query, 10, allow);
-        let found = graph.search(&query, &Ask { k: 10, ef, allow }).unwrap();
+        let found = graph.search(&query, &Ask { allow, ..Ask::new(10, ef) }).unwrap();
         let edge = truth.last().map_or(0.0, |last| last.0) - 1e-6;
         let near = found.near.iter();
         right += near.filter(|near| near.score >= edge).count().min(truth.len());
@@ -108,6 +108,42 @@ fn scores_are_those_of_a_scan_best_first() {
         for (near, (score, _)) in found.near.iter().zip(truth) {
             assert!((near.score - score).abs() < 1e-6, "{kind:?}: {near:?}, not {score}");
         }
+    }
+}
+
+#[test]
+fn a_bound_is_no_less_than_the_product_and_not_far_above() {
+    for dims in [DIMS, 64, 300] {
+        let rows = clusters(4, 60, dims);
+        let all: Vec<u32> = (0..rows.len() as u32).chain([9_999]).collect();
+        for storage in [Storage::Bits8, Storage::Bits16, Storage::Bits32] {
+            let params = Params { storage, ..Params::default() };
+            let built = builder(BuilderKind::Native).build(&rows, &params, &AtomicBool::new(false));
+            let graph = built.unwrap();
+            let mut bounds = Vec::new();
+            assert!(graph.bounds(rows.row(7), &all, &mut bounds));
+            assert_eq!(bounds.pop(), Some(f32::NEG_INFINITY), "a row that is not there");
+            for (row, bound) in bounds.into_iter().enumerate() {
+                let product = kernel::dot(rows.row(7), &graph.row(row).unwrap());
+                assert!((product..product + 0.1).contains(&bound), "{dims}: {bound} of {product}");
+            }
+            assert!(!graph.bounds(&[1.0], &all, &mut Vec::new()), "a query of another length");
+        }
+    }
+}
+
+#[test]
+fn a_walk_through_what_is_not_allowed_finds_allowed_rows_alone() {
+    let rows = clusters(16, 250, DIMS);
+    let allow = RowSet::from_fn(rows.len(), |row| row % 2 == 0);
+    for kind in ALL {
+        let graph = build(kind, &rows).unwrap();
+        let ask = Ask { allow: Some(&allow), through: true, ..Ask::new(10, 200) };
+        let found = graph.search(rows.row(8), &ask).unwrap();
+        let truth = scan(&rows, rows.row(8), 10, Some(&allow));
+        assert!(found.near.iter().all(|near| near.row % 2 == 0), "{kind:?}");
+        assert_eq!(found.near[0].row, truth[0].1, "{kind:?}");
+        assert_eq!(found.near.len(), 10, "{kind:?}");
     }
 }
 
@@ -213,7 +249,7 @@ fn only_allowed_rows_are_found_and_most_of_those() {
             let mut sequence = Sequence::new(one_in as u64);
             let drawn: Vec<bool> = (0..rows.len()).map(|_| sequence.below(one_in) == 0).collect();
             let allow = RowSet::from_fn(rows.len(), |row| drawn[row]);
-            let found = graph.search(rows.row(1), &Ask { k: 10, ef: 64, allow: Some(&allow) });
+            let found = graph.search(rows.row(1), &Ask { allow: Some(&allow), ..Ask::new(10, 64) });
             let found = found.unwrap();
             assert!(found.near.iter().all(|near| allow.contains(near.row)), "{kind:?}");
             let recall = recall(graph.as_ref(), &rows, 64, Some(&allow));
@@ -230,7 +266,7 @@ fn what_lies_behind_deleted_rows_is_found() {
         let graph = build(kind, &rows).unwrap();
         let living = RowSet::from_fn(rows.len(), |row| row >= 250);
         let query = rows.row(0);
-        let found = graph.search(query, &Ask { k: 10, ef: 64, allow: Some(&living) }).unwrap();
+        let found = graph.search(query, &Ask { allow: Some(&living), ..Ask::new(10, 64) }).unwrap();
         let edge = scan(&rows, query, 10, Some(&living))[9].0 - 1e-6;
         assert!(found.near.iter().all(|near| near.row >= 250));
         let right = found.near.iter().filter(|near| near.score >= edge).count();
@@ -246,7 +282,7 @@ fn nothing_allowed_finds_nothing_and_a_short_set_ends_where_it_ends() {
     for kind in ALL {
         let graph = build(kind, &rows).unwrap();
         let find = |allow: &RowSet| {
-            let ask = Ask { k: 10, ef: 400, allow: Some(allow) };
+            let ask = Ask { allow: Some(allow), ..Ask::new(10, 400) };
             graph.search(rows.row(0), &ask).unwrap().near
         };
         assert!(find(&RowSet::default()).is_empty());

@@ -128,7 +128,10 @@ impl Graph for HnswGraph {
             return Ok(Found::default());
         }
         // Its filter is not used: of a wider answer, about as many rows are allowed.
-        let wider = |wanted: usize| wanted.saturating_mul(self.len()).div_ceil(allowed).min(count);
+        let wider = |wanted: usize| match ask.through {
+            true => wanted.min(count),
+            false => wanted.saturating_mul(self.len()).div_ceil(allowed).min(count),
+        };
         let (k, ef) = (wider(ask.k), wider(ask.ef.max(ask.k)));
         let found = catch_unwind(AssertUnwindSafe(|| self.hnsw.search(query, ef.max(k), ef)));
         let Ok(found) = found else {

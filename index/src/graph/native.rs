@@ -117,6 +117,17 @@ impl Graph for NativeGraph {
         dispatch(Read { graph: self, rows, out });
     }
 
+    fn bounds(&self, query: &[f32], rows: &[u32], out: &mut Vec<f32>) -> bool {
+        if query.len() != self.stored.dims {
+            return false;
+        }
+        with_scratch(|scratch| {
+            scratch.target.set_vector(query);
+            dispatch(Bounds { graph: self, rows, out, scratch });
+        });
+        true
+    }
+
     fn memory_bytes(&self) -> usize {
         let links: usize = self.layers.iter().map(Links::bytes).sum();
         links + self.stored.bytes() + self.points.bytes() + 4 * self.by_row.capacity()
@@ -156,6 +167,34 @@ impl Task for Read<'_> {
     }
 }
 
+/// What the dot products of some rows with the scratch's target do not exceed.
+struct Bounds<'a> {
+    graph: &'a NativeGraph,
+    rows: &'a [u32],
+    out: &'a mut Vec<f32>,
+    scratch: &'a mut Scratch,
+}
+
+impl Task for Bounds<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { graph, rows, out, scratch } = self;
+        let Stored { codes, dims, .. } = &graph.stored;
+        let point = |row: &u32| graph.by_row.get(*row as usize).copied();
+        out.clear();
+        for (i, row) in rows.iter().enumerate() {
+            if let Some(ahead) = rows.get(i + AHEAD).and_then(point) {
+                codes.prefetch(simd, ahead);
+            }
+            // A row that is not there is no nearer than any other.
+            let bound = point(row).map(|point| codes.bound(simd, &scratch.target, point, *dims));
+            out.push(bound.unwrap_or(f32::NEG_INFINITY));
+        }
+    }
+}
+
 /// A filter that allows no more rows than this many times the width of the walk is answered by
 /// comparing them all: a walk would compare about as many, look at many times more on its way, and
 /// might miss some. By the example `bench_filter`.
@@ -180,7 +219,8 @@ impl Task for Search<'_> {
         let paths = Paths { layers: &graph.layers, codes: &graph.stored.codes };
         scratch.target.set_vector(query);
         let width = ask.ef.max(ask.k).min(graph.points.len());
-        if let Some(rows) = ask.allow.filter(|rows| rows.len() <= SCAN_PER_WIDTH * width) {
+        let within = ask.allow.filter(|_| !ask.through);
+        if let Some(rows) = within.filter(|rows| rows.len() <= SCAN_PER_WIDTH * width) {
             let visited = graph.scan(simd, rows, width, scratch);
             return Found { near: graph.score_all(simd, query, ask, scratch), visited };
         }
@@ -190,7 +230,7 @@ impl Task for Search<'_> {
         scratch.seen.start(count);
         scratch.queue.start(width);
         scratch.seen.first(at.point);
-        let visited = match ask.allow {
+        let visited = match within {
             None => {
                 scratch.queue.insert(at.similarity, at.point);
                 let room = (&mut scratch.queue, &mut scratch.seen);
@@ -253,8 +293,12 @@ impl NativeGraph {
     ) -> Vec<Near> {
         let exact = &mut scratch.choice.candidates;
         exact.clear();
-        exact
-            .extend(scratch.queue.best().map(|(similarity, point)| walk::At { point, similarity }));
+        let allowed = |point: u32| {
+            let rows = self.points.rows(point).iter();
+            ask.allow.is_none_or(|allow| rows.copied().any(|row| allow.contains(row)))
+        };
+        let best = scratch.queue.best().filter(|(_, point)| allowed(*point));
+        exact.extend(best.map(|(similarity, point)| walk::At { point, similarity }));
         for i in 0..exact.len() {
             if let Some(ahead) = exact.get(i + 2) {
                 for byte in self.stored.apart(ahead.point).iter().step_by(line::LINE) {

@@ -32,7 +32,7 @@ pub(crate) fn reaches_recall(graph: &dyn Graph, rows: &dyn Rows) -> Option<usize
             .par_iter()
             .zip(&edges)
             .map(|(query, &edge)| {
-                let ask = Ask { k: K, ef, allow: None };
+                let ask = Ask::new(K, ef);
                 let found = graph.search(query, &ask).unwrap_or_default();
                 let right = found
                     .near

@@ -10,6 +10,9 @@ pub(super) const TOP: f32 = 127.0;
 /// Turns a signed code into the unsigned byte that is stored, and back.
 pub(super) const FLIP: u8 = 0x80;
 
+/// Covers the rounding of the sums themselves, and of vectors whose length is not quite 1.
+const SURE: f32 = 1.001;
+
 /// Codes of all points, each in whole lines, and their scales.
 #[derive(Debug)]
 pub(super) struct Codes {
@@ -64,6 +67,16 @@ impl Codes {
         }
     }
 
+    /// What the dot product of the target's vector and a point does not exceed, if both are unit
+    /// vectors: the product of the codes, what the target's rounding may take (Cauchy and Schwarz), and
+    /// what the point's may, half a scale in each of `dims` components.
+    #[inline(always)]
+    pub(super) fn bound<S: Simd>(&self, simd: S, target: &Target, point: u32, dims: usize) -> f32 {
+        let rounding = 0.5 * self.scales[point as usize] * (dims as f32).sqrt();
+        let slack = target.lost + (1.0 + target.lost) * rounding;
+        self.similarity(simd, target, point) + slack * SURE + f32::EPSILON
+    }
+
     /// About the dot product of the target and a point.
     #[inline(always)]
     pub(super) fn similarity<S: Simd>(&self, simd: S, target: &Target, point: u32) -> f32 {
@@ -80,6 +93,8 @@ pub(super) struct Target {
     scale: f32,
     /// What the flips add to a sum: 128 times the sum of the codes.
     bias: i32,
+    /// Length of what rounding took from a vector that is no point.
+    lost: f32,
 }
 
 impl Target {
@@ -90,9 +105,12 @@ impl Target {
         self.scale = scale_for(vector);
         let inverse = if self.scale > 0.0 { 1.0 / self.scale } else { 0.0 };
         let codes = bytemuck::cast_slice_mut::<Line, i8>(&mut self.codes);
+        let mut lost = 0.0_f64;
         for (code, &x) in codes.iter_mut().zip(vector) {
             *code = (x * inverse).round().clamp(-TOP, TOP) as i8;
+            lost += f64::from(x - f32::from(*code) * self.scale).powi(2);
         }
+        self.lost = lost.sqrt() as f32;
         self.sum_up();
     }
 

@@ -37,7 +37,7 @@ fn what_is_loaded_answers_as_what_was_saved() {
         assert_eq!((loaded.len(), loaded.dims()), (graph.len(), graph.dims()));
         for row in 0..rows.0.len() {
             assert_eq!(loaded.row(row), graph.row(row));
-            let ask = Ask { k: 10, ef: 20, allow: None };
+            let ask = Ask::new(10, 20);
             assert_eq!(loaded.search(&rows.0[row], &ask), graph.search(&rows.0[row], &ask));
         }
         let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
