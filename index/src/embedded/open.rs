@@ -53,8 +53,8 @@ impl EmbeddedEngine {
         let aliases = Arc::new(ArcSwap::from_pointee(aliases));
         snapshot::sweep(&config.snapshots);
         let scans = pool("diptych-scan", config.scan_threads, 1)?;
-        let bulk = pool("diptych-bulk", 1, 1)?;
-        let builds = pool("diptych-build", config.build_threads, 2)?;
+        let bulk = background_pool("diptych-bulk", 1, 1)?;
+        let builds = background_pool("diptych-build", config.build_threads, 2)?;
         let pins = Limits { time: config.pin_time, bytes: config.pin_bytes };
         let (messages, received) = mpsc::channel();
         let engine = Self {
@@ -137,8 +137,25 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::Join
         .map_err(|e| Error::internal(format!("thread {name} did not start: {e}")))
 }
 
+/// How much a thread that nobody waits for gives way to others, in steps of nice(2).
+const GIVES_WAY: i32 = 10;
+
+/// A pool for work that nobody waits for.
+fn background_pool(name: &'static str, threads: usize, share: usize) -> Result<ThreadPool> {
+    let give_way = |_| {
+        if let Err(error) = rustix::process::nice(GIVES_WAY) {
+            tracing::debug!(%error, "a thread in the background keeps its priority");
+        }
+    };
+    finish(name, builder(name, threads, share).start_handler(give_way))
+}
+
 /// A pool of `threads`, or of the cores divided by `share` when 0.
 fn pool(name: &'static str, threads: usize, share: usize) -> Result<ThreadPool> {
+    finish(name, builder(name, threads, share))
+}
+
+fn builder(name: &'static str, threads: usize, share: usize) -> ThreadPoolBuilder {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = if threads == 0 { (cores / share).max(1) } else { threads };
     ThreadPoolBuilder::new()
@@ -146,6 +163,8 @@ fn pool(name: &'static str, threads: usize, share: usize) -> Result<ThreadPool> 
         .thread_name(move |i| format!("{name}-{i}"))
         // A panic reaches the caller as an answer that never comes, not as the end of the process.
         .panic_handler(|_| tracing::error!("a scan panicked"))
-        .build()
-        .map_err(|e| Error::internal(format!("the pool {name} did not start: {e}")))
+}
+
+fn finish(name: &'static str, builder: ThreadPoolBuilder) -> Result<ThreadPool> {
+    builder.build().map_err(|e| Error::internal(format!("the pool {name} did not start: {e}")))
 }
