@@ -202,6 +202,9 @@ pub(crate) const SCAN_PER_WIDTH: usize = 128;
 /// Points fetched ahead of their comparison.
 const AHEAD: usize = 16;
 
+/// Points whose bytes are fetched before the first of them is scored.
+const SCORED_AHEAD: usize = 6;
+
 /// One search.
 struct Search<'a> {
     graph: &'a NativeGraph,
@@ -282,7 +285,8 @@ impl NativeGraph {
         visited
     }
 
-    /// The best k points of the queue by all their bytes, and their rows.
+    /// The best k points of the queue by all their bytes, and their rows. Points that are no longer
+    /// near enough to be among them, whatever rounding did, are not looked at.
     #[inline(always)]
     fn score_all<S: Simd>(
         &self,
@@ -291,33 +295,32 @@ impl NativeGraph {
         ask: &Ask<'_>,
         scratch: &mut Scratch,
     ) -> Vec<Near> {
-        let exact = &mut scratch.choice.candidates;
-        exact.clear();
-        let allowed = |point: u32| {
-            let rows = self.points.rows(point).iter();
+        let Scratch { queue, bridges: best, target, room, .. } = scratch;
+        best.start(ask.k.min(queue.len()));
+        let margin = self.stored.codes.margin(target);
+        let allowed = |(_, point): &(f32, u32)| {
+            let rows = self.points.rows(*point).iter();
             ask.allow.is_none_or(|allow| rows.copied().any(|row| allow.contains(row)))
         };
-        let best = scratch.queue.best().filter(|(_, point)| allowed(*point));
-        exact.extend(best.map(|(similarity, point)| walk::At { point, similarity }));
-        for i in 0..exact.len() {
-            if let Some(ahead) = exact.get(i + 2) {
-                for byte in self.stored.apart(ahead.point).iter().step_by(line::LINE) {
-                    simd.prefetch(byte);
-                }
+        let mut ahead = queue.best().filter(allowed);
+        ahead.by_ref().take(SCORED_AHEAD).for_each(|(_, point)| self.stored.prefetch(simd, point));
+        for (similarity, point) in queue.best().filter(allowed) {
+            if let Some((_, point)) = ahead.next() {
+                self.stored.prefetch(simd, point);
             }
-            exact[i].similarity = self.stored.score(query, exact[i].point, &mut scratch.room);
+            if best.worst().is_some_and(|worst| similarity + margin < worst) {
+                break;
+            }
+            best.insert(self.stored.score(query, point, room), point);
         }
-        exact.sort_unstable_by(|a, b| {
-            b.similarity.total_cmp(&a.similarity).then(a.point.cmp(&b.point))
-        });
-        let mut near = Vec::with_capacity(ask.k.min(exact.len()));
-        for at in exact {
+        let mut near = Vec::with_capacity(best.len());
+        for (score, point) in best.best() {
             if near.len() >= ask.k {
                 break;
             }
-            let rows = self.points.rows(at.point).iter().copied();
+            let rows = self.points.rows(point).iter().copied();
             let allowed = rows.filter(|&row| ask.allow.is_none_or(|allow| allow.contains(row)));
-            near.extend(allowed.map(|row| Near { row, score: at.similarity }));
+            near.extend(allowed.map(|row| Near { row, score }));
         }
         near
     }

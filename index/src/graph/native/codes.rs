@@ -19,6 +19,8 @@ pub(super) struct Codes {
     pub(super) lines: Vec<Line>,
     /// Value of a code of 1, per point.
     pub(super) scales: Vec<f32>,
+    /// The largest of them.
+    top_scale: f32,
     per_point: usize,
 }
 
@@ -37,18 +39,32 @@ pub(super) fn scale_for(row: &[f32]) -> f32 {
 impl Codes {
     /// Zeros for so many points.
     pub(super) fn new(points: usize, dims: usize) -> Self {
-        let per_point = lines_for(dims);
-        Self { lines: zeroed(points * per_point), scales: vec![0.0; points], per_point }
+        Self::from_parts(zeroed(points * lines_for(dims)), vec![0.0; points], dims)
     }
 
     pub(super) fn from_parts(lines: Vec<Line>, scales: Vec<f32>, dims: usize) -> Self {
-        Self { lines, scales, per_point: lines_for(dims) }
+        let top_scale = scales.iter().copied().fold(0.0, f32::max);
+        Self { lines, scales, top_scale, per_point: lines_for(dims) }
+    }
+
+    /// How far the similarity of a target and any point may be from their dot product. Rounding to a
+    /// byte moves each component by up to half a scale, evenly, so its variance is a twelfth of the
+    /// scale's square; points have length 1.
+    #[inline(always)]
+    pub(super) fn margin(&self, target: &Target) -> f32 {
+        let of_point = self.top_scale * target.norm;
+        DEVIATIONS * ((of_point * of_point + target.scale * target.scale) / 12.0).sqrt()
     }
 
     #[inline(always)]
     pub(super) fn row(&self, point: u32) -> &[Line] {
         let from = point as usize * self.per_point;
         &self.lines[from..from + self.per_point]
+    }
+
+    pub(super) fn set_scale(&mut self, point: usize, scale: f32) {
+        self.scales[point] = scale;
+        self.top_scale = self.top_scale.max(scale);
     }
 
     pub(super) fn row_mut(&mut self, point: usize) -> &mut [Line] {
@@ -85,12 +101,17 @@ impl Codes {
     }
 }
 
+/// Deviations by which a similarity is taken to be off at most: one in a thousand million is more.
+const DEVIATIONS: f32 = 6.0;
+
 /// What points are compared with: signed codes, so that a sum of products with stored bytes is off
 /// by a constant only.
 #[derive(Debug, Default)]
 pub(super) struct Target {
     codes: Vec<Line>,
     scale: f32,
+    /// Length of the vector; 1 for a point.
+    norm: f32,
     /// What the flips add to a sum: 128 times the sum of the codes.
     bias: i32,
     /// Length of what rounding took from a vector that is no point.
@@ -99,15 +120,18 @@ pub(super) struct Target {
 
 impl Target {
     /// A vector that is no point.
+    #[inline(always)]
     pub(super) fn set_vector(&mut self, vector: &[f32]) {
         self.codes.clear();
         self.codes.resize(lines_for(vector.len()), Line([0; LINE]));
         self.scale = scale_for(vector);
         let inverse = if self.scale > 0.0 { 1.0 / self.scale } else { 0.0 };
+        self.norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
         let codes = bytemuck::cast_slice_mut::<Line, i8>(&mut self.codes);
         let mut lost = 0.0_f64;
         for (code, &x) in codes.iter_mut().zip(vector) {
-            *code = (x * inverse).round().clamp(-TOP, TOP) as i8;
+            // Even at halves: one instruction, where away from zero is a call.
+            *code = (x * inverse).round_ties_even().clamp(-TOP, TOP) as i8;
             lost += f64::from(x - f32::from(*code) * self.scale).powi(2);
         }
         self.lost = lost.sqrt() as f32;
@@ -120,6 +144,7 @@ impl Target {
         self.codes.clear();
         self.codes.extend(codes.row(point).iter().map(|line| Line(line.0.map(|byte| byte ^ FLIP))));
         self.scale = codes.scales[point as usize];
+        self.norm = 1.0;
         self.sum_up();
     }
 

@@ -11,10 +11,13 @@ use super::{
     super::{RowSet, points::Points},
     codes::Target,
     queue::Queue,
-    scratch::{BATCH, Scratch, Seen},
+    scratch::{Scratch, Seen},
     simd::Simd,
     walk::{At, Paths},
 };
+
+/// Most neighbours that are looked at together: those of a point with the most links there may be.
+const BATCH: usize = 256;
 
 /// Which points are allowed: those with an allowed row.
 #[derive(Debug, Clone, Copy)]
@@ -89,10 +92,7 @@ impl Paths<'_> {
     ) {
         let links = &self.layers[0];
         (batch.count, batch.passed_count) = (0, 0);
-        for neighbour in links.of(point) {
-            if !seen.first(neighbour) {
-                continue;
-            }
+        for &neighbour in seen.firsts(links.of(point), links.max()) {
             if allowed.contains(neighbour) {
                 self.codes.prefetch(simd, neighbour);
                 batch.push(neighbour);

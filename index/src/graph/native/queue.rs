@@ -42,6 +42,11 @@ impl Queue {
         self.entries.len() >= self.width
     }
 
+    /// Similarity of the worst point, once it is full.
+    pub(super) fn worst(&self) -> Option<f32> {
+        if self.is_full() { self.entries.last().map(|&entry| similarity(entry)) } else { None }
+    }
+
     /// Takes a point in if it is among the best. Equal similarities are ranked by number.
     #[inline(always)]
     pub(super) fn insert(&mut self, similarity: f32, point: u32) {

@@ -10,6 +10,7 @@ use super::{
     super::{Rows, Storage},
     codes::{Codes, FLIP, TOP, lines_for, scale_for},
     line::LINE,
+    simd::Simd,
 };
 
 /// All points' components.
@@ -79,7 +80,7 @@ pub(super) fn encode_codes(rows: &dyn Rows, order: &[u32], low: usize) -> Codes 
     for (point, &row) in order.iter().enumerate() {
         let row = rows.row(row as usize);
         let fixed = Fixed::new(row, low);
-        codes.scales[point] = fixed.scale;
+        codes.set_scale(point, fixed.scale);
         let bytes = bytemuck::cast_slice_mut::<_, u8>(codes.row_mut(point));
         bytes.fill(FLIP);
         for (byte, &x) in bytes.iter_mut().zip(row) {
@@ -123,6 +124,12 @@ impl Stored {
     pub(super) fn apart(&self, point: u32) -> &[u8] {
         let each = Layout::new(self.dims, self.storage).rest;
         &self.rest[point as usize * each..(point as usize + 1) * each]
+    }
+
+    /// Has a point's lower bytes fetched.
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd>(&self, simd: S, point: u32) {
+        self.apart(point).iter().step_by(LINE).for_each(|byte| simd.prefetch(byte));
     }
 
     /// A point's highest bytes, and its lower ones plane by plane; `room` holds them if they lie in

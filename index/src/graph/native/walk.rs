@@ -5,7 +5,7 @@ use super::{
     codes::{Codes, Target},
     links::Links,
     queue::Queue,
-    scratch::{BATCH, Seen},
+    scratch::Seen,
     simd::Simd,
 };
 
@@ -77,25 +77,17 @@ impl Paths<'_> {
     ) -> usize {
         let links = &self.layers[layer];
         let mut visited = 0;
-        let mut batch = [0_u32; BATCH];
         while let Some(point) = queue.expand() {
-            let mut count = 0;
-            for neighbour in links.of(point) {
-                if seen.first(neighbour) && count < BATCH {
-                    batch[count] = neighbour;
-                    count += 1;
-                    self.codes.prefetch(simd, neighbour);
-                }
-            }
-            visited += count;
-            for &neighbour in &batch[..count] {
-                let similarity = self.codes.similarity(simd, target, neighbour);
-                queue.insert(similarity, neighbour);
-            }
+            // Most often the next point is the best of those that wait already: its links are on
+            // their way while this one's neighbours are compared.
             if let Some(next) = queue.peek() {
-                for line in links.lines(next) {
-                    simd.prefetch(line);
-                }
+                links.lines(next).iter().for_each(|line| simd.prefetch(line));
+            }
+            let neighbours = seen.firsts(links.of(point), links.max());
+            visited += neighbours.len();
+            neighbours.iter().for_each(|&neighbour| self.codes.prefetch(simd, neighbour));
+            for &neighbour in neighbours {
+                queue.insert(self.codes.similarity(simd, target, neighbour), neighbour);
             }
         }
         visited
