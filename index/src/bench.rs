@@ -6,7 +6,12 @@
 mod matrix;
 mod system;
 
-use std::{fmt, sync::atomic::AtomicBool, time::Instant};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+    time::Instant,
+};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -14,7 +19,7 @@ use serde::Serialize;
 pub use self::matrix::{Matrix, ReadError};
 pub use crate::graph::{BuilderKind, Params, Storage};
 use crate::{
-    graph::{self, Ask, Graph, Near, RowSet, Rows, Sequence},
+    graph::{self, Ask, Builder, Graph, Near, RowSet, Rows, Sequence},
     kernel,
 };
 
@@ -40,6 +45,19 @@ pub struct BuildReport {
     pub bytes_per_row: f64,
     /// Growth of this process's resident memory, per row; `None` where the system does not tell.
     pub resident_bytes_per_row: Option<f64>,
+    /// Of [`Plan::file`].
+    pub file: Option<FileReport>,
+}
+
+/// What a file of the graph took.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileReport {
+    /// Its length.
+    pub bytes: u64,
+    /// From start until it is on the disk.
+    pub save_seconds: f64,
+    /// From its name to a graph that answers, everything checked; it is in the system's cache.
+    pub load_seconds: f64,
 }
 
 /// What one width gives.
@@ -96,7 +114,7 @@ impl Rows for Matrix {
 }
 
 /// What is built and asked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// Who builds.
     pub builder: BuilderKind,
@@ -108,6 +126,8 @@ pub struct Plan {
     pub k: usize,
     /// Share of the rows, drawn at random, that a search may find; `None` for no filter.
     pub allowed_share: Option<f64>,
+    /// A file to which the graph is saved, and from which it is loaded again to be measured.
+    pub file: Option<PathBuf>,
 }
 
 /// Decides which rows are allowed.
@@ -139,7 +159,7 @@ impl Bench {
         let wall_seconds = started.elapsed().as_secs_f64();
         let since = |before: Option<f64>, now: Option<f64>| Some(now? - before?);
         let per_row = 1.0 / rows.len().max(1) as f64;
-        let build = BuildReport {
+        let mut build = BuildReport {
             rows: rows.len(),
             dims: rows.dims(),
             threads,
@@ -148,6 +168,15 @@ impl Bench {
             bytes_per_row: graph.memory_bytes() as f64 * per_row,
             resident_bytes_per_row: since(resident, system::resident())
                 .map(|grown| grown * per_row),
+            file: None,
+        };
+        let graph = match &plan.file {
+            None => graph,
+            Some(path) => {
+                let (loaded, file) = through_file(builder, graph.as_ref(), path)?;
+                build.file = Some(file);
+                loaded
+            }
         };
         let k = plan.k.max(1);
         let allow = plan.allowed_share.map(|share| {
@@ -222,6 +251,21 @@ impl Bench {
     }
 }
 
+fn through_file(
+    builder: &dyn Builder,
+    graph: &dyn Graph,
+    path: &Path,
+) -> Result<(Box<dyn Graph>, FileReport), BenchError> {
+    let started = Instant::now();
+    graph.save(path).map_err(|error| BenchError(error.to_string()))?;
+    let save_seconds = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    let loaded = builder.load(path).map_err(|error| BenchError(error.to_string()))?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let bytes = path.metadata().map_err(|error| BenchError(error.to_string()))?.len();
+    Ok((loaded, FileReport { bytes, save_seconds, load_seconds }))
+}
+
 /// Score of the k-th nearest row.
 fn edge(rows: &Matrix, query: &[f32], k: usize, allow: Option<&RowSet>) -> f32 {
     let mut scores = vec![0.0; rows.len()];
@@ -262,6 +306,10 @@ impl fmt::Display for Report {
         write!(f, ", {:.0} bytes a row", build.bytes_per_row)?;
         if let Some(resident) = build.resident_bytes_per_row {
             write!(f, " ({resident:.0} resident)")?;
+        }
+        if let Some(FileReport { bytes, save_seconds, load_seconds }) = &build.file {
+            write!(f, "; file of {bytes} bytes saved in {save_seconds:.2} s, ")?;
+            write!(f, "loaded in {load_seconds:.2} s")?;
         }
         writeln!(f, "\n\n| ef | recall@{} | queries/s | visited |\n|---|---|---|---|", self.k)?;
         for point in &self.points {

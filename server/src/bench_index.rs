@@ -48,6 +48,9 @@ struct Arguments {
     /// Share of the rows, drawn at random, that a filter lets pass: above 0, at most 1.
     #[arg(long, value_name = "SHARE")]
     allow: Option<f64>,
+    /// Save the graph to this file, and measure what is loaded from it.
+    #[arg(long)]
+    file: Option<PathBuf>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -97,6 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Stri
         threads: arguments.threads,
         k: arguments.k,
         allowed_share: arguments.allow,
+        file: arguments.file,
     };
     let (rows, queries) = (Matrix::read(&arguments.rows)?, Matrix::read(&arguments.queries)?);
     let bench = Bench::build(rows, queries, &plan).context("building the graph")?;

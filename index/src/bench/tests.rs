@@ -12,9 +12,11 @@ fn random(rows: usize, dims: usize, seed: u64) -> Matrix {
 
 #[test]
 fn a_wide_walk_over_few_rows_finds_all_that_a_scan_finds() {
+    let folder = tempfile::tempdir().unwrap();
     for builder in [BuilderKind::Native, BuilderKind::HnswRs] {
-        let plan =
-            Plan { builder, params: Params::default(), threads: 2, k: 10, allowed_share: None };
+        let file = (builder == BuilderKind::Native).then(|| folder.path().join("graph"));
+        let params = Params::default();
+        let plan = Plan { builder, params, threads: 2, k: 10, allowed_share: None, file };
         let bench = Bench::build(random(500, 20, 1), random(20, 20, 2), &plan).unwrap();
         let report = bench.sweep(&[500], 1).unwrap();
         assert_eq!(report.points[0].recall, 1.0, "{builder:?}");
@@ -32,6 +34,7 @@ fn rows_and_queries_of_different_lengths_are_refused() {
         threads: 1,
         k: 10,
         allowed_share: None,
+        file: None,
     };
     let error = Bench::build(random(5, 20, 1), random(5, 21, 2), &plan).unwrap_err();
     assert_eq!(error.to_string(), "rows of 20 and queries of 21 components");

@@ -25,8 +25,8 @@ use hnsw_rs::{anndists::dist::Distance, hnsw::Hnsw};
 use rayon::prelude::*;
 
 use super::{
-    Ask, BuildError, Builder, Cancel, FileError, Found, Graph, Near, Params, Rows, SearchError,
-    Sequence, points::Points,
+    Ask, BuildError, Builder, Cancel, FileError, Found, Graph, Near, Params, RowSet, Rows,
+    SearchError, Sequence, points::Points,
 };
 use crate::kernel;
 
@@ -123,7 +123,7 @@ impl Graph for HnswGraph {
     fn search(&self, query: &[f32], ask: &Ask<'_>) -> Result<Found, SearchError> {
         super::check_query(query, self.dims, self.len())?;
         let count = self.points.len();
-        let allowed = ask.allow.map_or(self.len(), super::rowset::RowSet::len);
+        let allowed = ask.allow.map_or(self.len(), RowSet::len);
         if count == 0 || ask.k == 0 || allowed == 0 {
             return Ok(Found::default());
         }
