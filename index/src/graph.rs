@@ -56,7 +56,6 @@ pub(crate) trait Graph: Send + Sync + fmt::Debug {
     fn len(&self) -> usize;
 
     /// Components of a row.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for callers that have only the graph"))]
     fn dims(&self) -> usize;
 
     /// The `k` rows nearest to the query, as far as a walk of width `ef` finds them.
@@ -67,7 +66,6 @@ pub(crate) trait Graph: Send + Sync + fmt::Debug {
 
     /// A row as the graph holds it, see [`Storage`]. `None` past the last row, and when the graph
     /// holds no rows that can be read.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for callers that have only the graph"))]
     fn row(&self, row: usize) -> Option<Vec<f32>>;
 
     /// Appends the components of some rows, as [`Graph::row`] gives them. Only of a graph that holds

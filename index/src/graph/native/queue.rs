@@ -38,6 +38,10 @@ impl Queue {
         self.next = 0;
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= self.width
     }
