@@ -145,7 +145,7 @@ class Contender:
             command = [options.bench_graph, rows, queries, "--builder", builder, "--storage", storage or "32"]
             command += ["--m", m, "--ef-construction", ef_construction, "--rounds", "1", "--serve", "yes"]
         else:
-            command = [sys.executable, __file__, "--peer", name, rows, queries, m, ef_construction, edges]
+            command = [sys.executable, str(Path(__file__).resolve()), "--peer", name, rows, queries, m, ef_construction, edges]
         self.name = name
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder)
         self.build = json.loads(self.process.stdout.readline())
@@ -235,6 +235,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    options.folder = options.folder.resolve()
+    options.bench_graph = str(Path(options.bench_graph).resolve())
     make_sets(options.folder)
     everything = {}
     for name in options.sets.split(","):

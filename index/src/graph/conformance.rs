@@ -148,6 +148,23 @@ fn a_walk_through_what_is_not_allowed_finds_allowed_rows_alone() {
 }
 
 #[test]
+fn every_storage_and_number_of_links_reaches_the_recall_asked_for() {
+    let rows = clusters(16, 125, 70);
+    let all = [Storage::Bits8, Storage::Bits16, Storage::Bits24, Storage::Bits32];
+    for (storage, m) in all.into_iter().zip([8, 12, 16, 33]) {
+        let params = Params { storage, m, ..Params::default() };
+        let never = AtomicBool::new(false);
+        let graph = builder(BuilderKind::Native).build(&rows, &params, &never).unwrap();
+        // A byte per component mixes up neighbours that are almost as near as each other.
+        let least = if storage == Storage::Bits8 { 0.9 } else { 0.97 };
+        let recall = recall(graph.as_ref(), &rows, 128, None);
+        assert!(recall >= least, "{storage:?}, {m} links: {recall}");
+        let read = graph.row(5).unwrap();
+        assert!(kernel::dot(&read, rows.row(5)) > 0.999);
+    }
+}
+
+#[test]
 fn equal_rows_are_all_found() {
     let mut rows = clusters(4, 100, DIMS);
     let copy = rows.0[5].clone();

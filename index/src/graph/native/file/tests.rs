@@ -50,6 +50,23 @@ fn what_is_loaded_answers_as_what_was_saved() {
 }
 
 #[test]
+fn one_thread_builds_the_same_graph_each_time_and_another_seed_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("graph");
+    let rows = clusters(8, 100, 20);
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let bytes = |seed: u64| {
+        let params = Params { seed, ..Params::default() };
+        let never = AtomicBool::new(false);
+        let graph = one.install(|| builder(BuilderKind::Native).build(&rows, &params, &never));
+        graph.unwrap().save(&path).unwrap();
+        std::fs::read(&path).unwrap()
+    };
+    assert!(bytes(1) == bytes(1));
+    assert!(bytes(1) != bytes(2));
+}
+
+#[test]
 fn foreign_files_and_none_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("graph");
