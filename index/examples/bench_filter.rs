@@ -16,7 +16,7 @@ use std::{
 use diptych_index::{
     BuilderKind, CollectionSpec, DeleteBatch, Dims, EmbeddedConfig, EmbeddedEngine, Engine,
     EngineAdmin as _, Filter, ItemId, Metadata, Modality, Nearest, NewItem, PutBatch, Selection,
-    Space, Value, VectorStorage, Vectors,
+    Space, Value, Vectors,
 };
 
 const NAME: &str = "bench";
@@ -78,15 +78,8 @@ async fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let config = EmbeddedConfig::new(folder.path());
     let engine = EmbeddedEngine::open(&config)?;
-    let spec = CollectionSpec {
-        name: NAME.to_owned(),
-        embedding_digest: None,
-        dims: Dims { shared: Some(dims), exclusive_image: None, exclusive_text: None },
-        keep_source: false,
-        description: String::new(),
-        storage: VectorStorage::F32,
-        graph,
-    };
+    let dims_of = Dims { shared: Some(dims), exclusive_image: None, exclusive_text: None };
+    let spec = CollectionSpec { keep_source: false, graph, ..CollectionSpec::new(NAME, dims_of) };
     engine.create_collection(spec).await?;
     put(&engine, 0..rows, dims).await?;
     let started = Instant::now();

@@ -4,6 +4,10 @@
 //! (default 100000 rows of 128 dimensions, f32). With a folder that exists it is opened and not
 //! filled, so a large one is built once.
 
+mod made {
+    pub(crate) mod noise;
+}
+
 use std::{
     path::{Path, PathBuf},
     time::Instant,
@@ -11,25 +15,17 @@ use std::{
 
 use anyhow::Context;
 use diptych_index::{
-    BuilderKind, CollectionSpec, Dims, EmbeddedConfig, EmbeddedEngine, Engine, ItemId, Metadata,
-    Modality, Nearest, NewItem, PutBatch, Space, Value, VectorStorage, Vectors,
+    CollectionSpec, Dims, EmbeddedConfig, EmbeddedEngine, Engine, ItemId, Metadata, Modality,
+    Nearest, NewItem, PutBatch, Space, Value, VectorStorage, Vectors,
 };
 
 const NAME: &str = "bench";
 const BATCH: usize = 2000;
 const CLUSTERS: u64 = 1000;
 
-/// splitmix64 to [-1, 1).
+/// Seeds that lie together, apart.
 fn noise(seed: u64, dims: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0xa076_1d64_78bd_642f);
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..dims).map(|_| next()).collect()
+    made::noise::noise(seed.wrapping_mul(0xa076_1d64_78bd_642f), dims)
 }
 
 /// A point of a wide cluster.
@@ -102,15 +98,8 @@ async fn fill(folder: &Path, rows: usize, form: (usize, VectorStorage)) -> anyho
     // One graph at the end: what many writes make on the way is another figure.
     let config = EmbeddedConfig { exact_below: usize::MAX, ..EmbeddedConfig::new(folder) };
     let engine = EmbeddedEngine::open(&config)?;
-    let spec = CollectionSpec {
-        name: NAME.to_owned(),
-        embedding_digest: None,
-        dims: Dims { shared: Some(dims), exclusive_image: None, exclusive_text: None },
-        keep_source: false,
-        description: String::new(),
-        storage,
-        graph: BuilderKind::Native,
-    };
+    let dims_of = Dims { shared: Some(dims), exclusive_image: None, exclusive_text: None };
+    let spec = CollectionSpec { keep_source: false, storage, ..CollectionSpec::new(NAME, dims_of) };
     engine.create_collection(spec).await?;
     let started = Instant::now();
     for start in (0..rows).step_by(BATCH) {

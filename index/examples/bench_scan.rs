@@ -4,31 +4,24 @@
 //! (default 24000 rows of 128 dimensions, and 32 exclusive ones; `graph` also builds graphs, and
 //! times searches while they are built and after).
 
+mod made {
+    pub(crate) mod noise;
+}
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use diptych_index::{
-    BuilderKind, CollectionSpec, Comparison, Dims, EmbeddedConfig, EmbeddedEngine, Engine, Filter,
-    ItemId, Metadata, Modality, Nearest, NewItem, PutBatch, SearchQuery, Space, Term, TermSource,
-    Value, VectorStorage, Vectors, search,
+    CollectionSpec, Comparison, Dims, EmbeddedConfig, EmbeddedEngine, Engine, Filter, ItemId,
+    Metadata, Modality, Nearest, NewItem, PutBatch, SearchQuery, Space, Term, TermSource, Value,
+    Vectors, search,
 };
+
+use self::made::noise::noise;
 
 const NAME: &str = "bench";
 const BATCH: usize = 1000;
 const QUERIES: usize = 200;
-
-/// splitmix64 to [-1, 1).
-fn vector(seed: u64, dims: usize) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..dims).map(|_| next()).collect()
-}
 
 fn item(n: u64, dims: &Dims) -> anyhow::Result<NewItem> {
     Ok(NewItem {
@@ -38,8 +31,8 @@ fn item(n: u64, dims: &Dims) -> anyhow::Result<NewItem> {
         metadata: Metadata::from([("style".to_owned(), Value::Int((n % 100) as i64))]),
         source: Some(format!("text {n}").into_bytes()),
         vectors: Vectors {
-            shared: dims.shared.map(|dims| vector(n << 16, dims)),
-            exclusive: dims.exclusive_text.map(|dims| vector(n << 16 | 1 << 15, dims)),
+            shared: dims.shared.map(|dims| noise(n << 16, dims)),
+            exclusive: dims.exclusive_text.map(|dims| noise(n << 16 | 1 << 15, dims)),
         },
         expected_version: None,
     })
@@ -88,16 +81,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn fill(engine: &EmbeddedEngine, rows: usize, dims: &Dims) -> anyhow::Result<()> {
-    let spec = CollectionSpec {
-        name: NAME.to_owned(),
-        embedding_digest: None,
-        dims: *dims,
-        keep_source: true,
-        description: String::new(),
-        storage: VectorStorage::default(),
-        graph: BuilderKind::default(),
-    };
-    engine.create_collection(spec).await?;
+    engine.create_collection(CollectionSpec::new(NAME, *dims)).await?;
     let started = Instant::now();
     for start in (0..rows).step_by(BATCH) {
         let end = rows.min(start + BATCH);
@@ -141,7 +125,7 @@ async fn nearest(engine: &EmbeddedEngine, dims: &Dims, exact: bool) -> anyhow::R
         let filter = filter.map(std::sync::Arc::new);
         let mut times = Vec::with_capacity(QUERIES);
         for n in 0..QUERIES {
-            let vector = vector(u64::MAX - n as u64, shared);
+            let vector = noise(u64::MAX - n as u64, shared);
             let query = Nearest {
                 filter: filter.clone(),
                 exact,
@@ -164,7 +148,7 @@ async fn composed(engine: &EmbeddedEngine, dims: &Dims) -> anyhow::Result<()> {
         let (mut found, mut right) = (0, 0);
         for n in 0..QUERIES {
             let source = TermSource::Vector {
-                vector: vector(u64::MAX - n as u64, shared),
+                vector: noise(u64::MAX - n as u64, shared),
                 modality: Some(Modality::Image),
             };
             let mut terms = vec![Term { source, weight: 1.0, space: Space::Shared }];

@@ -92,25 +92,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::graph::{BuilderKind, Params, Rows, Storage, builder};
+    use crate::graph::{BuilderKind, Params, Storage, builder, conformance::Table};
 
     const ALL: [VectorStorage; 3] = [VectorStorage::F32, VectorStorage::I16, VectorStorage::I8];
-
-    struct One(Vec<f32>);
-
-    impl Rows for One {
-        fn len(&self) -> usize {
-            1
-        }
-
-        fn dims(&self) -> usize {
-            self.0.len()
-        }
-
-        fn row(&self, _row: usize) -> &[f32] {
-            &self.0
-        }
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
@@ -125,7 +109,7 @@ mod tests {
                 prop_assert_eq!(&once(storage, &row), &row, "{:?}", storage);
                 let params = Params { storage: Storage::from(storage), ..Params::default() };
                 let graph = builder(BuilderKind::Native)
-                    .build(&One(row.clone()), &params, &false.into())
+                    .build(&Table(vec![row.clone()]), &params, &false.into())
                     .unwrap();
                 let mut read = Vec::new();
                 graph.read(0..1, &mut read);

@@ -24,7 +24,6 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
     error::{BuildError, FileError, SearchError},
-    native::SCAN_PER_WIDTH,
     rowset::RowSet,
     verify::reaches_recall,
 };
@@ -289,4 +288,4 @@ impl Sequence {
 }
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;

@@ -338,6 +338,19 @@ pub struct CollectionInfo {
 }
 
 impl CollectionSpec {
+    /// A collection of vectors that callers put, with everything else as by default: sources are kept.
+    pub fn new(name: impl Into<String>, dims: Dims) -> Self {
+        Self {
+            name: name.into(),
+            embedding_digest: None,
+            dims,
+            keep_source: true,
+            description: String::new(),
+            storage: VectorStorage::default(),
+            graph: BuilderKind::default(),
+        }
+    }
+
     /// Checks name, description and dimensions.
     ///
     /// # Errors

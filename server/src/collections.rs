@@ -92,13 +92,11 @@ impl Service {
             VectorsBy::Caller(dims) => (None, check_dims(dims)?),
         };
         let spec = CollectionSpec {
-            name: new.name,
             embedding_digest,
-            dims,
             keep_source: new.keep_source,
-            description: String::new(),
             storage: new.vector_storage,
             graph: new.graph_builder,
+            ..CollectionSpec::new(new.name, dims)
         };
         let made = self.engine.create_collection(spec).await;
         Ok(self.view(made.map_err(|error| named_at("name", error))?, &[]))

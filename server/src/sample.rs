@@ -116,13 +116,9 @@ impl Sample {
         let model = self.models.default_model();
         self.models.keep(model).await?;
         let spec = CollectionSpec {
-            name: COLLECTION.to_owned(),
             embedding_digest: Some(model.digest().to_owned()),
-            dims: dims_of(model),
-            keep_source: true,
             description: DESCRIPTION.to_owned(),
-            storage: Default::default(),
-            graph: Default::default(),
+            ..CollectionSpec::new(COLLECTION, dims_of(model))
         };
         self.engine.create_collection(spec).await?;
         Ok(Some(Arc::clone(model)))

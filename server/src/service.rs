@@ -257,15 +257,8 @@ mod tests {
         let models = Arc::new(Models::new(folder.path().join("bundles"), model));
         let key = PageKey::new(*b"0123456789abcdef");
         let service = Service::new(Arc::clone(&engine) as _, models, config.limits, key);
-        let spec = CollectionSpec {
-            name: "things".to_owned(),
-            embedding_digest: None,
-            dims: Dims { shared: Some(4), exclusive_image: None, exclusive_text: None },
-            keep_source: true,
-            description: String::new(),
-            storage: Default::default(),
-            graph: Default::default(),
-        };
+        let dims = Dims { shared: Some(4), exclusive_image: None, exclusive_text: None };
+        let spec = CollectionSpec::new("things", dims);
         let first = engine.create_collection(spec.clone()).await.unwrap();
         service.same(&first).await.unwrap();
         engine.drop_collection("things").await.unwrap();

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     engine::{Neighbour, Route},
-    graph::{self, Ask, RowSet},
+    graph::{Ask, RowSet},
     topk::{Scored, TopK},
 };
 
@@ -52,12 +52,7 @@ pub(crate) fn nearest(slot: &SlotView, question: &Question<'_>) -> (Vec<Neighbou
         Some(found) => found.merge(newer),
         None => newer,
     };
-    let neighbours = found.best.into_sorted().into_iter().map(|scored| Neighbour {
-        id: scored.item.id.clone(),
-        group: scored.item.group.clone(),
-        score: scored.score,
-    });
-    (neighbours.collect(), found.route, found.visited as u64)
+    (scan::neighbours(found.best), found.route, found.visited as u64)
 }
 
 fn one_segment<'a>(segment: &'a Segment, question: &Question<'_>) -> Part<'a> {
@@ -85,7 +80,11 @@ fn unfiltered<'a>(segment: &'a Segment, question: &Question<'_>) -> Part<'a> {
         && costs.walk(width(walk, question)) <= costs.scan(segment.len())
     {
         let hidden = segment.hidden(question.generation);
-        let allow = hidden.map(|hidden| RowSet::all_but(segment.len(), hidden.rows()));
+        let allow = hidden.map(|hidden| {
+            let mut allow = RowSet::all(segment.len());
+            hidden.remove_from(&mut allow);
+            allow
+        });
         if let Some((best, visited)) = walk_segment(segment, walk, question, allow.as_ref()) {
             return Part { best, route: Route::Graph, visited };
         }
@@ -99,20 +98,15 @@ fn filtered<'a>(segment: &'a Segment, allowed: &RowSet, question: &Question<'_>)
     let mut route = Route::ExactFiltered;
     if let Some(walk) = segment.walk().filter(|_| !question.exact && count > question.k) {
         let width = width(walk, question);
-        let wider = (width as f64 * segment.len() as f64 / count as f64).ceil() as usize;
-        let ways = [
-            (costs.pick(count), Way::Pick),
-            (costs.walk(wider), Way::Wider(wider)),
-            (costs.within(width, count), Way::Within),
-        ];
-        let cheapest = ways.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-        let way = cheapest.map_or(Way::Pick, |(_, way)| way);
+        let way = costs.cheapest(width, (count, segment.len()));
+        let keeps = costs.within(width, (count, segment.len())).is_finite();
+        let within = || walk_segment(segment, walk, question, Some(allowed));
         let found = match way {
             Way::Pick => None,
-            Way::Within => walk_segment(segment, walk, question, Some(allowed)),
+            Way::Within => within(),
             // What passes may lie elsewhere than what is near.
             Way::Wider(width) => walk_wider(segment, walk, question, (allowed, width))
-                .or_else(|| walk_segment(segment, walk, question, Some(allowed))),
+                .or_else(|| keeps.then(within).flatten()),
         };
         if let Some((best, visited)) = found {
             return Part { best, route: Route::GraphFiltered, visited };
@@ -150,23 +144,26 @@ struct Costs {
     pick: f64,
     /// A walk, for each unit of its width.
     walk: f64,
-    /// An allowed row that the graph compares itself; none where it can't keep to them.
-    compare: Option<f64>,
+    /// Whether the graph can keep to allowed rows.
+    keeps: bool,
 }
 
 /// Least share of the expected rows that a wider walk must have found.
 const LEAST_PASSING: f64 = 0.8;
 /// A walk that keeps to allowed rows passes through many others: by so much it is dearer.
 const WITHIN: f64 = 15.0;
+/// And where fewer than one row in so many is allowed, it finds too few of the nearest: on 100,000 x 256
+/// clustered vectors .94 of ten at 4 % and a width of 32, .79 at 2 %.
+const ONE_IN: usize = 25;
 
 impl Costs {
     fn of(segment: &Segment, question: &Question<'_>) -> Self {
         let walk = question.walk_cost_rows as f64;
         match segment.body() {
-            Body::Rows(_) => Self { scan: 1.0, pick: 1.5, walk, compare: None },
+            Body::Rows(_) => Self { scan: 1.0, pick: 1.5, walk, keeps: false },
             // It tells by a byte of each component which rows need no reading; its walks are four times
             // as fast as those of hnsw_rs.
-            Body::Graph(_) => Self { scan: 0.6, pick: 0.6, walk: walk / 4.0, compare: Some(0.8) },
+            Body::Graph(_) => Self { scan: 0.6, pick: 0.6, walk: walk / 4.0, keeps: true },
         }
     }
 
@@ -182,15 +179,22 @@ impl Costs {
         self.walk * width as f64
     }
 
-    /// A search of the graph among so many allowed rows: few are all compared.
-    fn within(&self, width: usize, count: usize) -> f64 {
-        match self.compare {
-            None => f64::INFINITY,
-            Some(compare) if count <= graph::SCAN_PER_WIDTH * width => {
-                compare * count as f64 + 4.0 * width as f64
-            }
-            Some(_) => WITHIN * self.walk(width),
-        }
+    /// A walk that keeps to so many allowed rows of all; infinite where it is no way.
+    fn within(&self, width: usize, (allowed, rows): (usize, usize)) -> f64 {
+        let keeps = self.keeps && allowed.saturating_mul(ONE_IN) >= rows;
+        if keeps { WITHIN * self.walk(width) } else { f64::INFINITY }
+    }
+
+    /// The cheapest way to the neighbours among so many allowed rows of all.
+    fn cheapest(&self, width: usize, (allowed, rows): (usize, usize)) -> Way {
+        let wider = (width as f64 * rows as f64 / allowed.max(1) as f64).ceil() as usize;
+        let ways = [
+            (self.pick(allowed), Way::Pick),
+            (self.walk(wider), Way::Wider(wider)),
+            (self.within(width, (allowed, rows)), Way::Within),
+        ];
+        let cheapest = ways.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+        cheapest.map_or(Way::Pick, |(_, way)| way)
     }
 }
 
@@ -212,7 +216,7 @@ fn walk_wider<'a>(
         return None;
     }
     // The best come first; a few more, because what a graph says may be off in the last bits.
-    let near = found.near.iter().map(|near| near.row).filter(|row| allowed.contains(*row));
+    let near = found.near.iter().map(|near| near.row);
     let near: Vec<u32> = near.take(question.k.saturating_add(8)).collect();
     Some((scan::rows(segment, &near, question), found.visited))
 }
@@ -229,17 +233,35 @@ fn walk_segment<'a>(
     let wider = if question.filter.is_some() { 2 } else { 1 };
     let ask = Ask { allow, ..Ask::new(question.k, wider * width(walk, question)) };
     let found = walk.graph.search(question.vector, &ask).ok()?;
-    let (mut best, mut room) = (TopK::new(question.k), Scores::default());
-    let mut passed = 0;
-    for near in &found.near {
-        if allow.is_none_or(|allow| allow.contains(near.row)) {
-            passed += 1;
-            let row = near.row as usize;
-            let entry = segment.entry(row).as_ref();
-            // What a graph says may be off in the last bits.
-            let score = segment.score(question.vector, row, &mut room);
-            best.push(Scored { score, id: &entry.id, item: entry });
-        }
+    if found.near.len() < question.k {
+        return None;
     }
-    (passed >= question.k).then_some((best, found.visited))
+    let (mut best, mut room) = (TopK::new(question.k), Scores::default());
+    for near in &found.near {
+        let row = near.row as usize;
+        let entry = segment.entry(row).as_ref();
+        // What a graph says may be off in the last bits.
+        let score = segment.score(question.vector, row, &mut room);
+        best.push(Scored { score, id: &entry.id, item: entry });
+    }
+    Some((best, found.visited))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_allowed_rows_are_picked_many_are_found_by_a_wider_walk_and_no_walk_keeps_to_few() {
+        let graph = Costs { scan: 0.6, pick: 0.6, walk: 32.0, keeps: true };
+        for rows in [1_000, 100_000, 1_000_000, 10_000_000, 100_000_000] {
+            assert_eq!(graph.cheapest(64, (rows / 1000, rows)), Way::Pick, "{rows}");
+            for allowed in (1..ONE_IN).map(|part| part * rows / (ONE_IN * ONE_IN)) {
+                assert_ne!(graph.cheapest(64, (allowed, rows)), Way::Within, "{allowed} of {rows}");
+            }
+        }
+        assert_eq!(graph.cheapest(64, (50_000, 100_000)), Way::Wider(128));
+        let other = Costs { keeps: false, ..graph };
+        assert!(other.within(64, (50_000, 100_000)).is_infinite());
+    }
 }

@@ -34,10 +34,5 @@ pub(crate) fn nearest(
         scan::segment_by(segment, question, |rows, room| segment.prefix_scores(&query, rows, room))
     });
     let best = segments.fold(newer, TopK::merge);
-    let neighbours = best.into_sorted().into_iter().map(|scored| Neighbour {
-        id: scored.item.id.clone(),
-        group: scored.item.group.clone(),
-        score: scored.score,
-    });
-    (neighbours.collect(), Route::Exact, slot.rows() as u64)
+    (scan::neighbours(best), Route::Exact, slot.rows() as u64)
 }

@@ -11,6 +11,7 @@ use super::{
     view::Entry,
 };
 use crate::{
+    engine::Neighbour,
     filter::Filter,
     topk::{Scored, TopK},
 };
@@ -46,6 +47,16 @@ impl Question<'_> {
 
 /// The best entries of a part.
 pub(super) type Best<'a> = TopK<'a, &'a Entry>;
+
+/// The entries as callers get them, best first.
+pub(super) fn neighbours(best: Best<'_>) -> Vec<Neighbour> {
+    let neighbours = best.into_sorted().into_iter().map(|scored| Neighbour {
+        id: scored.item.id.clone(),
+        group: scored.item.group.clone(),
+        score: scored.score,
+    });
+    neighbours.collect()
+}
 
 /// All rows of a delta. The filter is asked only for rows whose score could enter.
 pub(super) fn delta<'a>(delta: &'a Delta, question: &Question<'_>) -> Best<'a> {

@@ -254,19 +254,24 @@ impl Hidden<'_> {
         if !self.segment.dead.get(row) {
             return false;
         }
-        // Asked after the bit, each time: a row that ends while a search runs is visible to it. Where
-        // everything that ended did so up to the generation, the bit alone tells.
-        let newest = self.segment.last_end.load(Ordering::Relaxed) <= self.generation;
-        newest || !self.segment.entries[row].visible(self.generation)
-    }
-
-    /// The hidden rows, ascending.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = usize> {
-        self.segment.dead.iter().filter(|&row| self.contains(row))
+        self.is_newest() || !self.segment.entries[row].visible(self.generation)
     }
 
     /// Takes the hidden rows out of a set.
     pub(crate) fn remove_from(&self, rows: &mut RowSet) {
-        self.rows().for_each(|row| rows.remove(row));
+        for (at, mut hidden) in self.segment.dead.words().enumerate().filter(|(_, w)| *w != 0) {
+            if !self.is_newest() {
+                let entries = self.segment.entries.iter().skip(64 * at).take(64).enumerate();
+                let visible = entries.filter(|(_, entry)| entry.visible(self.generation));
+                visible.for_each(|(bit, _)| hidden &= !(1 << bit));
+            }
+            rows.remove(at, hidden);
+        }
+    }
+
+    /// Whether everything that ended did so up to the generation, so that bits alone tell. Asked after
+    /// them, each time: a row that ends while a search runs is visible to it.
+    fn is_newest(&self) -> bool {
+        self.segment.last_end.load(Ordering::Relaxed) <= self.generation
     }
 }

@@ -8,10 +8,11 @@ use tokio::sync::oneshot;
 use super::{
     EmbeddedEngine, held, prepare,
     rows::Scores,
+    scan,
     view::{Entry, SlotView, View},
 };
 use crate::{
-    engine::{Neighbour, Neighbours, Route, Sum, SumPart},
+    engine::{Neighbours, Route, Sum, SumPart},
     error::{Error, Result},
     store::key::Slot,
     topk::{Scored, TopK},
@@ -92,16 +93,11 @@ fn nearest(view: &View, sum: &Sum) -> Neighbours {
     for row in rows.iter().flatten() {
         let passes = |entry: &Entry| sum.filter.as_ref().is_none_or(|filter| filter.passes(entry));
         if best.admits(row.score) && passes(row.entry) {
-            best.push(Scored { score: row.score, id: &row.entry.id, item: row.entry });
+            best.push(Scored { score: row.score, id: &row.entry.id, item: row.entry.as_ref() });
         }
     }
-    let neighbours = best.into_sorted().into_iter().map(|scored| Neighbour {
-        id: scored.item.id.clone(),
-        group: scored.item.group.clone(),
-        score: scored.score,
-    });
     let route = if sum.filter.is_some() { Route::ExactFiltered } else { Route::Exact };
-    Neighbours { neighbours: neighbours.collect(), route, visited, generation: view.generation }
+    Neighbours { neighbours: scan::neighbours(best), route, visited, generation: view.generation }
 }
 
 /// Adds what another space has for the same rows. Both by ascending version.

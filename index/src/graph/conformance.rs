@@ -9,7 +9,7 @@ const DIMS: usize = 24;
 const ALL: [BuilderKind; 2] = [BuilderKind::Native, BuilderKind::HnswRs];
 
 #[derive(Clone)]
-pub(super) struct Table(pub(super) Vec<Vec<f32>>);
+pub(crate) struct Table(pub(crate) Vec<Vec<f32>>);
 
 impl Rows for Table {
     fn len(&self) -> usize {

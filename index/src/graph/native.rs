@@ -198,7 +198,7 @@ impl Task for Bounds<'_> {
 /// A filter that allows no more rows than this many times the width of the walk is answered by
 /// comparing them all: a walk would compare about as many, look at many times more on its way, and
 /// might miss some. By the example `bench_filter`.
-pub(crate) const SCAN_PER_WIDTH: usize = 128;
+const SCAN_PER_WIDTH: usize = 128;
 /// Points fetched ahead of their comparison.
 const AHEAD: usize = 16;
 

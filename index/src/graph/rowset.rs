@@ -26,28 +26,22 @@ impl RowSet {
         Self { words, count }
     }
 
-    /// The rows below `rows` but some, each given once.
-    pub(crate) fn all_but(rows: usize, some: impl Iterator<Item = usize>) -> Self {
+    /// All rows below `rows`.
+    pub(crate) fn all(rows: usize) -> Self {
         let mut words = vec![u64::MAX; rows.div_ceil(64)];
         if !rows.is_multiple_of(64)
             && let Some(last) = words.last_mut()
         {
             *last = (1 << (rows % 64)) - 1;
         }
-        let mut count = rows;
-        for row in some {
-            words[row / 64] &= !(1 << (row % 64));
-            count -= 1;
-        }
-        Self { words, count }
+        Self { words, count: rows }
     }
 
-    /// Takes a row out.
-    pub(crate) fn remove(&mut self, row: usize) {
-        let bit = 1 << (row % 64);
-        if let Some(word) = self.words.get_mut(row / 64).filter(|word| **word & bit != 0) {
-            *word &= !bit;
-            self.count -= 1;
+    /// Takes out those of the rows from `64 * at` on that have a bit, lowest first.
+    pub(crate) fn remove(&mut self, at: usize, bits: u64) {
+        if let Some(word) = self.words.get_mut(at) {
+            self.count -= (*word & bits).count_ones() as usize;
+            *word &= !bits;
         }
     }
 
@@ -90,6 +84,18 @@ mod tests {
             assert_eq!(set.iter().collect::<Vec<_>>(), expected);
             assert_eq!(set.len(), expected.len());
             assert!((0..300).all(|row| set.contains(row) == expected.contains(&row)));
+        }
+    }
+
+    #[test]
+    fn what_is_taken_out_is_gone_and_counted_once() {
+        for rows in [0, 1, 63, 64, 65, 200] {
+            let mut set = RowSet::all(rows);
+            assert_eq!(set, RowSet::from_fn(rows, |_| true));
+            for _ in 0..2 {
+                (0..5).for_each(|at| set.remove(at, 0x5555_5555_5555_5555));
+                assert_eq!(set, RowSet::from_fn(rows, |row| row % 2 == 1));
+            }
         }
     }
 }

@@ -76,6 +76,19 @@ impl Store {
         }))
     }
 
+    /// How many items a collection has. Their records are not decoded.
+    pub(crate) fn item_count(&self, txn: &Txn<'_>, collection: CollectionId) -> Result<u64> {
+        let (start, end) =
+            (key::collection(collection), key::collection(collection.saturating_add(1)));
+        let range = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+        let mut count = 0;
+        for row in self.tables.items.range(txn, &range).map_err(fault)? {
+            row.map_err(fault)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// Ids of a group's items, in the order of their versions.
     pub(crate) fn group_ids(
         &self,

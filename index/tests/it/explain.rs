@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use diptych_index::{
-    Comparison, Filter, Kind, Modality, SearchQuery, Space, Term, TermSource, Value, explain,
-};
+use diptych_index::{Kind, Modality, SearchQuery, Space, Term, TermSource, explain};
 
 use crate::{
-    search::{all_items, fill, plain, plain_score, query, shapes, term},
+    search::{all_items, even, fill, plain, plain_score, query, shapes, term},
     support::{NAME, id, item, over_engines, put, vector},
 };
 
@@ -16,11 +14,7 @@ fn an_item_stands_where_the_right_answer_has_it() {
     over_engines(|fixture| async move {
         fill(&fixture).await;
         let items = all_items(&fixture.engine).await;
-        let even = Filter::Compare {
-            field: "even".to_owned(),
-            op: Comparison::Eq,
-            value: Value::Bool(true),
-        };
+        let even = even();
         for terms in shapes() {
             for (filter, one_per_group, min_score) in
                 [(None, false, None), (Some(even.clone()), true, None), (None, true, Some(0.2))]

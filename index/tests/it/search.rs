@@ -93,16 +93,17 @@ pub(crate) fn shapes() -> Vec<Vec<Term>> {
     ]
 }
 
+/// Every other picture of [`fill`].
+pub(crate) fn even() -> Filter {
+    Filter::Compare { field: "even".to_owned(), op: Comparison::Eq, value: Value::Bool(true) }
+}
+
 #[test]
 fn an_exact_search_is_a_sort() {
     over_engines(|fixture| async move {
         fill(&fixture).await;
         let items = all_items(&fixture.engine).await;
-        let even = Filter::Compare {
-            field: "even".to_owned(),
-            op: Comparison::Eq,
-            value: Value::Bool(true),
-        };
+        let even = even();
         for terms in shapes() {
             for (filter, one_per_group, min_score, k) in [
                 (None, false, None, 10),

@@ -5,7 +5,7 @@ use std::{future::Future, path::Path, sync::Arc};
 use diptych_index::{
     BuilderKind, CollectionSpec, DeleteBatch, Dims, EmbeddedConfig, EmbeddedEngine, Engine, ItemId,
     Metadata, Modality, Nearest, Neighbours, NewItem, PutBatch, PutOutcome, Selection, Space,
-    Value, VectorStorage, Vectors,
+    Value, Vectors,
 };
 
 /// Collection of most tests.
@@ -73,15 +73,7 @@ pub(crate) fn small(folder: &Path) -> EmbeddedConfig {
 }
 
 pub(crate) fn spec(name: &str) -> CollectionSpec {
-    CollectionSpec {
-        name: name.to_owned(),
-        embedding_digest: None,
-        dims: DIMS,
-        keep_source: true,
-        description: "for a test".to_owned(),
-        storage: VectorStorage::default(),
-        graph: BuilderKind::default(),
-    }
+    CollectionSpec { description: "for a test".to_owned(), ..CollectionSpec::new(name, DIMS) }
 }
 
 pub(crate) fn id(id: &str) -> ItemId {

@@ -80,15 +80,11 @@ mod tests {
         };
         let config = Config::resolve(&flags, std::iter::empty()).unwrap();
         let parts = open::parts(&config).await.unwrap();
-        let (model, name) = (parts.models.default_model(), "things".to_owned());
+        let model = parts.models.default_model();
+        let dims = crate::collections::dims_of(model);
         let spec = diptych_index::CollectionSpec {
-            name,
             embedding_digest: Some(model.digest().to_owned()),
-            dims: crate::collections::dims_of(model),
-            keep_source: true,
-            description: String::new(),
-            storage: Default::default(),
-            graph: Default::default(),
+            ..diptych_index::CollectionSpec::new("things", dims)
         };
         diptych_index::Engine::create_collection(&*parts.engine, spec).await.unwrap();
         super::every_collection(&parts).await.unwrap();

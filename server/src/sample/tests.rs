@@ -116,14 +116,10 @@ async fn a_store_that_was_moved_away_is_filled_anew() {
 async fn a_collection_that_a_user_gave_the_same_name_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let sample = sample(&folder, 1);
+    let model = sample.models.default_model();
     let spec = CollectionSpec {
-        name: COLLECTION.to_owned(),
-        embedding_digest: Some(sample.models.default_model().digest().to_owned()),
-        dims: dims_of(sample.models.default_model()),
-        keep_source: true,
-        description: String::new(),
-        storage: Default::default(),
-        graph: Default::default(),
+        embedding_digest: Some(model.digest().to_owned()),
+        ..CollectionSpec::new(COLLECTION, dims_of(model))
     };
     sample.engine.create_collection(spec).await.unwrap();
     assert!(!sample.fill_from(small_pack(), &|_, _| {}).await.unwrap());

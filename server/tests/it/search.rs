@@ -205,18 +205,11 @@ async fn a_collection_of_bare_vectors_is_searched_by_vector_and_item_only() {
 #[tokio::test]
 async fn a_collection_whose_bundle_is_missing_is_searched_by_vector_and_item_only() {
     let server = Server::start().await;
+    let dims =
+        diptych_index::Dims { shared: Some(4), exclusive_image: Some(2), exclusive_text: None };
     let spec = diptych_index::CollectionSpec {
-        name: "orphan".to_owned(),
         embedding_digest: Some("ab".repeat(32)),
-        dims: diptych_index::Dims {
-            shared: Some(4),
-            exclusive_image: Some(2),
-            exclusive_text: None,
-        },
-        keep_source: true,
-        description: String::new(),
-        storage: Default::default(),
-        graph: Default::default(),
+        ..diptych_index::CollectionSpec::new("orphan", dims)
     };
     server.engine.create_collection(spec).await.unwrap();
     server.put("orphan", vector_item("x", &[1.0; 4], Some(&[1.0; 2]))).await;

@@ -33,18 +33,8 @@ impl Bits {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Those that are set, ascending.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
-        self.words.iter().enumerate().flat_map(|(i, word)| {
-            let mut word = word.load(Ordering::Acquire);
-            std::iter::from_fn(move || {
-                if word == 0 {
-                    return None;
-                }
-                let at = word.trailing_zeros() as usize;
-                word &= word - 1;
-                Some(i * 64 + at)
-            })
-        })
+    /// 64 at a time, lowest first.
+    pub(crate) fn words(&self) -> impl Iterator<Item = u64> {
+        self.words.iter().map(|word| word.load(Ordering::Acquire))
     }
 }

@@ -139,11 +139,7 @@ impl Work<'_> {
         let found = all.into_iter().find(|(record, _)| record.id == self.collection.id);
         let missing = || Error::CollectionMissing { name: self.collection.spec.name.clone() };
         let (record, sequence) = found.ok_or_else(missing)?;
-        let mut items = 0;
-        for row in self.store.items_after(txn, record.id, None)? {
-            row?;
-            items += 1;
-        }
+        let items = self.store.item_count(txn, record.id)?;
         let spec = record.spec;
         Ok(Head {
             collection: spec.name,

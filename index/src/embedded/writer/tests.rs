@@ -31,15 +31,8 @@ fn writer(folder: &Path) -> Writer {
         reserve: Reserve::open(folder, 64 << 10),
         probed: Instant::now(),
     };
-    let spec = CollectionSpec {
-        name: "things".to_owned(),
-        embedding_digest: None,
-        dims: Dims { shared: Some(2), exclusive_image: None, exclusive_text: None },
-        keep_source: true,
-        description: String::new(),
-        storage: Default::default(),
-        graph: Default::default(),
-    };
+    let dims = Dims { shared: Some(2), exclusive_image: None, exclusive_text: None };
+    let spec = CollectionSpec::new("things", dims);
     let (reply, _answer) = reply();
     writer.write(vec![Write::Create { spec, reply }], Unused::Remove);
     writer

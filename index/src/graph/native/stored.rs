@@ -257,23 +257,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel;
-
-    struct One(Vec<f32>);
-
-    impl Rows for One {
-        fn len(&self) -> usize {
-            1
-        }
-
-        fn dims(&self) -> usize {
-            self.0.len()
-        }
-
-        fn row(&self, _row: usize) -> &[f32] {
-            &self.0
-        }
-    }
+    use crate::{graph::conformance::Table, kernel};
 
     const ALL: [Storage; 4] = [Storage::Bits8, Storage::Bits16, Storage::Bits24, Storage::Bits32];
 
@@ -288,7 +272,7 @@ mod tests {
         ) {
             let top = row.iter().fold(0.0_f32, |top, x| top.max(x.abs()));
             for storage in ALL {
-                let stored = Stored::encode(&One(row.clone()), &[0], storage);
+                let stored = Stored::encode(&Table(vec![row.clone()]), &[0], storage);
                 let half = f64::from(top) / 127.0 / f64::from(1_u32 << (8 * (storage.bytes() - 1))) / 2.0;
                 // Reading back rounds to f32, and so may the scale.
                 let within = half * 1.000_001 + f64::from(top) * 6e-8;
@@ -306,7 +290,7 @@ mod tests {
     #[test]
     fn a_row_of_zeros_stays_zero() {
         for storage in ALL {
-            let stored = Stored::encode(&One(vec![0.0; 70]), &[0], storage);
+            let stored = Stored::encode(&Table(vec![vec![0.0; 70]]), &[0], storage);
             assert_eq!(stored.decode(0), vec![0.0; 70]);
             assert_eq!(stored.score(&[1.0; 70], 0, &mut Vec::new()).to_bits(), 0);
         }
