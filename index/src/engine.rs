@@ -187,7 +187,8 @@ pub struct Nearest {
     pub filter: Option<Arc<Filter>>,
     /// Most neighbours returned; fewer when fewer pass.
     pub k: usize,
-    /// Width of a graph search; raised to `k` when smaller. Ignored by an exact scan.
+    /// Width of a graph search, raised to `k` when smaller; 0 for the least that was seen to be good
+    /// enough for each graph. Ignored by an exact scan.
     pub ef_search: usize,
     /// Bypass graphs.
     pub exact: bool,

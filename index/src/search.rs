@@ -3,8 +3,9 @@
 //! score(x) = sum over terms of weight x cosine(query, x in that term's space), never
 //! renormalised. Terms of one space fuse into one query vector (the score is linear). Candidates
 //! are the union, over the spaces with a positive term, of the nearest
-//! `max(10 k, ef_search, 200)`; all are scored exactly, and the lists are widened fourfold while
-//! too few hits are left, up to the whole collection. With terms in several spaces, and better hits
+//! `max(10 k, ef_search, 200)`, or a few more than k where the neighbours in one space are the
+//! answer; all are scored exactly, and the lists are widened fourfold while too few hits are left,
+//! up to the whole collection. With terms in several spaces, and better hits
 //! likely beyond the lists, the sum over the spaces is taken of every item where the engine does
 //! that; else the lists are widened while the hits still change, up to sixteen times.
 
@@ -27,7 +28,7 @@ use crate::{
 pub const MAX_K: usize = 10_000;
 /// Most terms of one search.
 pub const MAX_TERMS: usize = 16;
-/// Least number of candidates per space.
+/// Least number of candidates per space, where there are several spaces, groups or prefixes.
 pub const LEAST_CANDIDATES: usize = 200;
 
 /// Where a term's vector comes from.
@@ -82,7 +83,8 @@ pub struct SearchQuery {
     pub min_score: Option<f32>,
     /// Only the best hit of each group; items without a group count alone.
     pub one_per_group: bool,
-    /// Width of graph searches and least number of candidates; 0 for the default.
+    /// Width of graph searches, and least number of candidates of a query in several spaces; 0 for
+    /// the default.
     pub ef_search: usize,
     /// Look at everything: this defines the right answer.
     pub exact: bool,

@@ -1,8 +1,9 @@
 //! What a collection of a million vectors costs: to fill through gRPC, to start from disk, to hold, and to ask while writes go on.
 //!
-//!     cargo run --release -p diptych-tests --example million -- [ROWS ...] [--out FOLDER]
+//!     cargo run --release -p diptych-tests --example million -- [ROWS ...] [--out FOLDER] [--writes ROWS_PER_SECOND]
 //!
-//! Without numbers it takes 10,000, 100,000 and 1,000,000 clustered vectors of 128. Prints a Markdown table, and leaves it as JSON
+//! Without numbers it takes 10,000, 100,000 and 1,000,000 clustered vectors of 128, and replaces 1,000 rows per second beside the
+//! timed searches; `--writes 0` sends the next call as soon as the one before is answered. Prints a Markdown table, and leaves it as JSON
 //! with a plot of the cost per query in FOLDER (target/bench-million). Right answers are the server's own exact ones.
 
 #![expect(clippy::print_stdout, reason = "figures are what it is for")]
@@ -32,17 +33,20 @@ use self::million::plot;
 const QUERIES: usize = 200;
 /// Timed searches, and how many are under way at a time.
 const SEARCHES: usize = 4000;
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 2;
 const TOP: u32 = 10;
 const RECALL: f64 = 0.98;
 /// Widths that are tried until one reaches the recall.
 const WIDTHS: [u32; 9] = [10, 16, 24, 40, 64, 100, 160, 250, 400];
+/// Rows replaced in a call beside the timed searches, and per second.
+const REPLACED: u64 = 16;
+const WRITES: u64 = 1000;
 /// How long a graph may take until it is used, for a million rows.
 const BUILD: Duration = Duration::from_secs(3600);
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let (sizes, out) = arguments()?;
+    let (sizes, writes, out) = arguments()?;
     std::fs::create_dir_all(&out)?;
     println!("load average before: {}\n", load());
     println!(
@@ -51,7 +55,7 @@ async fn main() -> Result<()> {
     );
     let mut rows = Vec::new();
     for size in sizes {
-        let row = measure(size).await.with_context(|| format!("{size} rows"))?;
+        let row = measure(size, writes).await.with_context(|| format!("{size} rows"))?;
         println!("{}", plot::line(&row));
         rows.push(row);
         let told = json!({ "dims": DIMS, "at_once": AT_ONCE, "load_after": load(), "rows": rows });
@@ -62,13 +66,16 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-fn arguments() -> Result<(Vec<u64>, PathBuf)> {
+/// Numbers of rows, replaced rows per second, where the figures go.
+fn arguments() -> Result<(Vec<u64>, u64, PathBuf)> {
     let mut out = checkout().join("target/bench-million");
-    let mut sizes = Vec::new();
+    let (mut sizes, mut writes) = (Vec::new(), WRITES);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--out" {
             out = arguments.next().context("--out needs a folder")?.into();
+        } else if argument == "--writes" {
+            writes = arguments.next().context("--writes needs a number")?.parse()?;
         } else if let Ok(size) = argument.replace('_', "").parse::<u64>() {
             sizes.push(size);
         } else {
@@ -78,10 +85,10 @@ fn arguments() -> Result<(Vec<u64>, PathBuf)> {
     if sizes.is_empty() {
         sizes = vec![10_000, 100_000, 1_000_000];
     }
-    Ok((sizes, out))
+    Ok((sizes, writes, out))
 }
 
-async fn measure(size: u64) -> Result<Value> {
+async fn measure(size: u64, writes: u64) -> Result<Value> {
     // Beside the programs, not in /tmp: that may be memory.
     let data = TempDir::new_in(checkout().join("target"))?;
     let arguments = ["--sample", "false", "--batch-items", "512", "--queue-items", "4096"];
@@ -102,7 +109,7 @@ async fn measure(size: u64) -> Result<Value> {
     let again = until_graph(&api, &cloud, size).await?;
     let (width, recall) = width(&api, &cloud).await?;
     let memory = resident(server.id())?;
-    let (mut times, whole, writes) = searches(&api, &cloud, (size, width)).await?;
+    let (mut times, whole, writes) = searches(&api, &cloud, (size, width), writes).await?;
     times.sort_unstable();
     let percentile = |share: usize| {
         let place = (times.len() * share).div_ceil(100).saturating_sub(1);
@@ -172,6 +179,7 @@ async fn searches(
     api: &Api,
     cloud: &Arc<Cloud>,
     (size, width): (u64, u32),
+    writes: u64,
 ) -> Result<(Vec<Duration>, Duration, f64)> {
     let ended = Arc::new(AtomicBool::new(false));
     let written = Arc::new(AtomicU64::new(0));
@@ -179,13 +187,19 @@ async fn searches(
         let (api, cloud) = (api.clone(), Arc::clone(cloud));
         let (ended, written) = (Arc::clone(&ended), Arc::clone(&written));
         tokio::spawn(async move {
-            // Replaces rows, a few at a time, one call after the other.
-            for first in (0..size.saturating_sub(16)).step_by(16).cycle() {
+            let mut pace = (writes > 0).then(|| {
+                tokio::time::interval(Duration::from_secs_f64(REPLACED as f64 / writes as f64))
+            });
+            let calls = (0..size.saturating_sub(REPLACED)).step_by(REPLACED as usize);
+            for first in calls.cycle() {
+                if let Some(pace) = &mut pace {
+                    pace.tick().await;
+                }
                 if ended.load(Ordering::Relaxed) {
                     break;
                 }
-                put(&api, &cloud, first..first + 16).await?;
-                written.fetch_add(16, Ordering::Relaxed);
+                put(&api, &cloud, first..first + REPLACED).await?;
+                written.fetch_add(REPLACED, Ordering::Relaxed);
             }
             anyhow::Ok(())
         })

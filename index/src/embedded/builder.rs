@@ -14,6 +14,7 @@ use rayon::ThreadPool;
 
 use super::{
     delta::Delta,
+    merge,
     rows::{Matrix, Wide},
     segment::{
         Body, Segment, Walk,
@@ -89,7 +90,7 @@ pub(crate) struct Builder {
     pub(crate) pool: ThreadPool,
     pub(crate) files: Arc<Files>,
     pub(crate) cancel: Arc<AtomicBool>,
-    /// Segments with fewer rows get no graph.
+    /// See [`super::EmbeddedConfig::exact_below`].
     pub(crate) exact_below: usize,
 }
 
@@ -162,7 +163,7 @@ impl Builder {
         rows: &Matrix,
     ) -> Result<Option<Walk>, Cancelled> {
         let count = rows.len();
-        if count == 0 || count < self.exact_below {
+        if count == 0 || count < merge::beside_others(self.exact_below) {
             return Ok(None);
         }
         let (modality, space) = (slot.modality(), slot.space());

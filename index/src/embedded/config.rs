@@ -10,8 +10,8 @@ use std::{
 pub struct EmbeddedConfig {
     /// The data folder; made when missing. One engine at a time may have it open.
     pub path: PathBuf,
-    /// Newest rows per (modality, space) up from which they become a segment with a graph. 0 makes
-    /// one at once.
+    /// Rows per (modality, space) up from which they become a segment with a graph. 0 makes one at
+    /// once. Once there is one, a quarter as many new rows become another.
     pub exact_below: usize,
     /// How many rows are scanned in the time that a graph walk takes for each unit of its width
     /// (`ef`). A walk is taken only where it is the cheaper way.

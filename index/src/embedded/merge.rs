@@ -5,6 +5,12 @@ const MOST_ENDED: f64 = 0.2;
 /// Fewer ended rows than this are not worth it.
 const ENDED_LEAST: usize = 64;
 
+/// Rows that are made a segment, with a graph, where there are others already: a collection that is
+/// walked is not to wait for the scan of what is newer.
+pub(crate) fn beside_others(exact_below: usize) -> usize {
+    exact_below / 4
+}
+
 /// The segments, by their place, to be merged together with some new rows: the smallest first, for
 /// as long as the next one is no larger than what is merged already. So sizes at least double from
 /// one segment to the next, `n` times as many rows make `log2(n)` segments, and a row is built into

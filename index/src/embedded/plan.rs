@@ -130,8 +130,10 @@ enum Way {
     Wider(usize),
 }
 
+/// What the caller wants, or what the graph was seen to need.
 fn width(walk: &Walk, question: &Question<'_>) -> usize {
-    question.ef_search.max(question.k).max(walk.ef_search)
+    let asked = if question.ef_search == 0 { walk.ef_search } else { question.ef_search };
+    asked.max(question.k)
 }
 
 /// What each way costs, in rows of a matrix scanned in order. By the examples `bench_scan` and

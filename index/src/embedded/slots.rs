@@ -165,12 +165,15 @@ impl SlotState {
 
     fn merge(&self, slot: &SlotView, policy: Policy) -> Option<Work> {
         let living = slot.delta.rows - self.ended.min(slot.delta.rows);
-        let least = if slot.segments.is_empty() { 1 } else { SEGMENT_LEAST };
+        let least = match slot.segments.as_slice() {
+            [] => policy.exact_below.max(1),
+            _ => merge::beside_others(policy.exact_below).max(SEGMENT_LEAST),
+        };
         let sizes = sizes(slot);
         let pick = |places: &[usize]| -> Vec<Arc<Segment>> {
             places.iter().filter_map(|&i| slot.segments.get(i).map(Arc::clone)).collect()
         };
-        if living >= policy.exact_below.max(least) {
+        if living >= least {
             let segments = pick(&merge::with_incoming(&sizes, living));
             return Some(parts(slot, segments, true));
         }

@@ -21,6 +21,8 @@ use crate::{
 const VECTORS_AT_ONCE: usize = 4096;
 /// How many times as wide as at first a query in several spaces is searched for more than it needs.
 const WIDEST: usize = 16;
+/// How many candidates of one list there are at least beside the hits.
+const BESIDE: usize = 8;
 /// How far a score of rounding error may lie from the true one, per unit of weight.
 const ROUNDING: f32 = 1e-5;
 
@@ -202,7 +204,12 @@ impl<'a> Run<'a> {
 
     /// Candidates of the first round.
     fn first_width(&self) -> usize {
-        self.query.k.saturating_mul(10).max(self.query.ef_search).max(LEAST_CANDIDATES)
+        let query = self.query;
+        if self.is_in_order() && !query.one_per_group {
+            // A few more than asked for, because equal scores are ordered by id.
+            return query.k.saturating_add(query.k / 4).saturating_add(BESIDE);
+        }
+        query.k.saturating_mul(10).max(query.ef_search).max(LEAST_CANDIDATES)
     }
 
     /// How many hits come before an item's, on all pages of the right answer; with one hit per
@@ -262,8 +269,7 @@ impl<'a> Run<'a> {
         }
         match lists.as_mut_slice() {
             [] => self.add_everything(&mut round).await?,
-            // All terms lie in one space: the neighbours are the answer, in its order.
-            [(fused, list)] if self.fused.len() == 1 && self.is_exactly_scored() => {
+            [(fused, list)] if self.is_in_order() => {
                 round.in_order = true;
                 let length = fused.length;
                 let list = std::mem::take(list).into_iter().map(|near| Candidate {
@@ -284,8 +290,11 @@ impl<'a> Run<'a> {
         Ok(round)
     }
 
-    fn is_exactly_scored(&self) -> bool {
-        self.engine.capabilities().exact_scores && self.query.prefix_dims == 0
+    /// Whether the neighbours in the one space are the answer, in its order.
+    fn is_in_order(&self) -> bool {
+        self.fused.len() == 1
+            && self.engine.capabilities().exact_scores
+            && self.query.prefix_dims == 0
     }
 
     async fn nearest(&self, fused: &Fused, k: usize) -> Result<crate::engine::Neighbours> {

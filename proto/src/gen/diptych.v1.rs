@@ -6672,7 +6672,8 @@ pub struct SearchRequest {
     /// Default: metadata.
     #[prost(message, optional, tag = "9")]
     pub read_mask: ::core::option::Option<::prost_types::FieldMask>,
-    /// OPTIONAL. Width of the graph search and least number of candidates, 0 for the engine's default, at most 10000.
+    /// OPTIONAL. Width of the graph search, raised to the number of hits when smaller; 0 for what each graph was measured to need
+    /// (100 or more); at most 10000.
     #[prost(uint32, tag = "10")]
     pub ef_search: u32,
     /// OPTIONAL. Look at everything. This defines the right answer; slower on large collections. Default false.
