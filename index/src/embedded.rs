@@ -74,7 +74,7 @@ use crate::{
         key::{CollectionId, Slot},
         record::{AliasRecord, CollectionRecord},
     },
-    types::{CollectionInfo, CollectionSpec, Item, ItemId, Modality, Space},
+    types::{CollectionInfo, CollectionSpec, IndexStatus, Item, ItemId, Space},
 };
 
 /// Collections by name.
@@ -122,27 +122,24 @@ impl Collection {
             created_at_ms: self.created_at_ms,
             generation: view.generation,
             counts: view.counts,
+            index: index_status(&view),
         }
     }
 }
 
-/// State of the rows of one (modality, space).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IndexStatus {
-    /// Modality of the rows.
-    pub modality: Modality,
-    /// Space of the rows.
-    pub space: Space,
-    /// Rows in memory, with those that ended and were not compacted yet.
-    pub rows: usize,
-    /// Rows that graphs cover; 0 without one.
-    pub graph_rows: usize,
-    /// Segments that the rows lie in, beside the newest.
-    pub segments: usize,
-    /// Rows of segments that ended.
-    pub ended: usize,
-    /// Rows that the start read from files of segments and not from the store.
-    pub rows_from_files: usize,
+fn index_status(view: &View) -> Vec<IndexStatus> {
+    let status = Slot::ALL.into_iter().filter_map(|slot| {
+        view.slot(slot).map(|rows| IndexStatus {
+            modality: slot.modality(),
+            space: slot.space(),
+            rows: rows.rows(),
+            graph_rows: sum(&rows.segments, |s| if s.walk().is_some() { s.len() } else { 0 }),
+            segments: rows.segments.len(),
+            ended: sum(&rows.segments, Segment::ended),
+            rows_from_files: sum(&rows.segments, |s| if s.was_read() { s.len() } else { 0 }),
+        })
+    });
+    status.collect()
 }
 
 /// The engine in this process. Its calls need a tokio runtime around them.
@@ -181,19 +178,7 @@ impl EmbeddedEngine {
     /// [`Error::CollectionMissing`], [`Error::Closed`].
     pub fn index_status(&self, collection: &str) -> Result<Vec<IndexStatus>> {
         let collection = self.open_collection(collection)?;
-        let view = collection.view.load();
-        let status = Slot::ALL.into_iter().filter_map(|slot| {
-            view.slot(slot).map(|rows| IndexStatus {
-                modality: slot.modality(),
-                space: slot.space(),
-                rows: rows.rows(),
-                graph_rows: sum(&rows.segments, |s| if s.walk().is_some() { s.len() } else { 0 }),
-                segments: rows.segments.len(),
-                ended: sum(&rows.segments, Segment::ended),
-                rows_from_files: sum(&rows.segments, |s| if s.was_read() { s.len() } else { 0 }),
-            })
-        });
-        Ok(status.collect())
+        Ok(index_status(&collection.view.load()))
     }
 
     /// Whether the threads that write and build are alive: false once the engine was closed, or

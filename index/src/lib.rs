@@ -42,6 +42,6 @@ pub use search::{
     Explanation, Hit, Resume, SearchQuery, SearchReply, Term, TermSource, explain, search,
 };
 pub use types::{
-    CollectionInfo, CollectionSpec, Counts, Dims, Item, ItemId, Metadata, Modality, NewItem, Space,
-    Value, VectorStorage, Vectors,
+    CollectionInfo, CollectionSpec, Counts, Dims, IndexStatus, Item, ItemId, Metadata, Modality,
+    NewItem, Space, Value, VectorStorage, Vectors,
 };

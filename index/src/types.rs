@@ -322,6 +322,25 @@ impl Counts {
     }
 }
 
+/// State of the rows of one (modality, space).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexStatus {
+    /// Modality of the rows.
+    pub modality: Modality,
+    /// Space of the rows.
+    pub space: Space,
+    /// Rows in memory, with those that ended and were not compacted yet.
+    pub rows: usize,
+    /// Rows that graphs cover; 0 without one.
+    pub graph_rows: usize,
+    /// Segments that the rows lie in, beside the newest.
+    pub segments: usize,
+    /// Rows of segments that ended.
+    pub ended: usize,
+    /// Rows that the start read from files of segments and not from the store.
+    pub rows_from_files: usize,
+}
+
 /// A collection as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectionInfo {
@@ -335,6 +354,8 @@ pub struct CollectionInfo {
     pub generation: u64,
     /// Items per modality.
     pub counts: Counts,
+    /// Its rows per modality and space; empty where the engine does not tell.
+    pub index: Vec<IndexStatus>,
 }
 
 impl CollectionSpec {

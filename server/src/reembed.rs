@@ -124,8 +124,14 @@ impl Service {
             dims: dims_of(&model),
             ..old.spec.clone()
         };
-        let made = self.engine.create_collection(spec).await;
-        let new = made.map_err(|error| named_at("collection", error))?;
+        let new = match self.engine.create_collection(spec.clone()).await {
+            // A server that was killed before it noted the job left one that nobody has written to.
+            Err(error) => match self.engine.collection(collection).await {
+                Ok(found) if found.generation == 0 && found.spec == spec => found,
+                _ => return Err(named_at("collection", error)),
+            },
+            Ok(made) => made,
+        };
         let job = Job {
             alias: alias.to_owned(),
             operation: new_name(KIND),

@@ -137,6 +137,17 @@ fn state(collection: &v1::Collection) -> &'static str {
     }
 }
 
+fn index_json(part: &v1::IndexState) -> Json {
+    json!({
+        "modality": part.modality().as_str_name(),
+        "space": part.space().as_str_name(),
+        "rows": part.rows,
+        "graph_rows": part.graph_rows,
+        "ended_rows": part.ended_rows,
+        "segments": part.segments,
+    })
+}
+
 pub(crate) fn collection_json(collection: &v1::Collection) -> Json {
     let counts = collection.counts.unwrap_or_default();
     let dims = collection.dimensions.unwrap_or_default();
@@ -158,6 +169,7 @@ pub(crate) fn collection_json(collection: &v1::Collection) -> Json {
         "generation": collection.generation,
         "engine": collection.engine,
         "aliases": collection.aliases,
+        "index": collection.index.iter().map(index_json).collect::<Vec<Json>>(),
         "online_recall": collection.online_recall.map(|online| {
             json!({ "recall": online.recall, "searches": online.searches })
         }),

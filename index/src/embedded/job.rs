@@ -203,6 +203,7 @@ impl<'a, 'm> Attempt<'a, 'm> {
             created_at_ms: self.now_ms,
             generation: 0,
             counts: Counts::default(),
+            index: Vec::new(),
         })))
     }
 

@@ -2308,6 +2308,32 @@ pub struct Collection {
     /// What builds its graphs.
     #[prost(enumeration = "GraphBuilder", tag = "14")]
     pub graph_builder: i32,
+    /// How its vectors are searched, for each modality and space it has.
+    #[prost(message, repeated, tag = "15")]
+    pub index: ::prost::alloc::vec::Vec<IndexState>,
+}
+/// The vectors of one modality and space, as a search finds them. New ones are scanned until they are many enough for a graph,
+/// which is built in the background.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IndexState {
+    /// Pictures or texts.
+    #[prost(enumeration = "Modality", tag = "1")]
+    pub modality: i32,
+    /// Their space.
+    #[prost(enumeration = "Space", tag = "2")]
+    pub space: i32,
+    /// Vectors held in memory, with those of items that were replaced or deleted since the last merge.
+    #[prost(uint64, tag = "3")]
+    pub rows: u64,
+    /// Vectors that graphs cover; the others are scanned.
+    #[prost(uint64, tag = "4")]
+    pub graph_rows: u64,
+    /// Vectors in segments that belong to no item any more.
+    #[prost(uint64, tag = "5")]
+    pub ended_rows: u64,
+    /// Segments; the newest vectors lie in none yet.
+    #[prost(uint32, tag = "6")]
+    pub segments: u32,
 }
 /// A running comparison of searches with their exact answers, since the server started.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]

@@ -248,7 +248,16 @@ pub(super) fn collection_out(view: CollectionView) -> v1::Collection {
         BuilderKind::Native => v1::GraphBuilder::Native,
         BuilderKind::HnswRs => v1::GraphBuilder::HnswRs,
     };
+    let index = info.index.iter().map(|part| v1::IndexState {
+        modality: modality_out(part.modality),
+        space: space_out(part.space),
+        rows: part.rows as u64,
+        graph_rows: part.graph_rows as u64,
+        ended_rows: part.ended as u64,
+        segments: u32::try_from(part.segments).unwrap_or(u32::MAX),
+    });
     v1::Collection {
+        index: index.collect(),
         vector_storage: vector_storage.into(),
         graph_builder: graph_builder.into(),
         name: info.spec.name,

@@ -4,6 +4,7 @@
 //! `DIPTYCH_SEED` brings back the plan of a failed run. Which step the kill meets depends on the machine, so it may take more
 //! than one try. The data folder of a failed run is kept.
 
+mod change;
 mod damage;
 mod full_disk;
 mod keeper;
@@ -61,12 +62,15 @@ struct Crasher {
 impl Crasher {
     /// A server on the data folder `data`, its bundle in `folder`.
     async fn start(seed: u64, folder: &Path, data: &Path) -> Result<Self> {
-        let bundle = bundle(folder, 7)?;
-        let bundle = bundle.to_str().context("a path")?;
+        let bundles = [bundle(&folder.join("first"), 7)?, bundle(&folder.join("second"), 8)?];
+        let [first, second] = bundles.each_ref().map(|bundle| bundle.to_str());
+        let (first, second) = (first.context("a path")?, second.context("a path")?);
         // Graphs from few rows on, so that there are some to be cut off in their making, and to be damaged.
-        let arguments = ["--sample", "false", "--exact-below", "40", "--bundle", bundle];
+        let plain = ["--sample", "false", "--exact-below", "40"];
+        let arguments = [&plain[..], &["--bundle", first, "--bundle", second]].concat();
         let server = Server::start(data, &arguments).await?;
         make_collections(&server.api().await?).await?;
+        change::prepare(&server.api().await?).await?;
         Ok(Self {
             seed,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -154,7 +158,8 @@ impl Crasher {
     /// Looks at what the server keeps besides items.
     async fn keep(&mut self) -> Result<()> {
         let (api, channel) = (self.server.api().await?, self.server.channel().await?);
-        self.keeper.check(&api, channel, &self.model).await
+        let finish = self.rng.random();
+        self.keeper.check(&api, channel, &self.model, finish).await
     }
 }
 
@@ -210,8 +215,10 @@ async fn kills(seed: u64, rounds: usize) -> Result<(usize, usize)> {
             anyhow::bail!("DIPTYCH_SEED={seed}, round {round}, data left in {place}: {error:#}");
         }
     }
-    let (absent, done) = crasher.keeper.told();
-    println!("{done} merges, moves, snapshots and restores; not in this server: {absent:?}");
+    let (done, changes) = crasher.keeper.told();
+    println!(
+        "{done} merges, moves, snapshots and begun changes of bundle, {changes} of these ended"
+    );
     Ok((crasher.kills, crasher.damaged))
 }
 

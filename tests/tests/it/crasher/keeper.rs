@@ -1,8 +1,5 @@
-//! What a server does besides items, in between kills: merges, aliases, snapshots and restores.
-//!
-//! A server that does not have one of these says UNIMPLEMENTED; that is told at the end of the run, and the rest goes on.
+//! What a server does besides items, in between kills: merges, aliases, snapshots and restores, changes of bundle.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,9 +10,10 @@ use diptych_proto::v1::operation_service_client::OperationServiceClient;
 use diptych_tests::Api;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
+use super::change;
 use crate::history::{Model, THINGS, VECTORS, listed, same_content};
 
 /// The alias that is moved to and fro.
@@ -33,59 +31,47 @@ struct Known {
     alias: Option<&'static str>,
     /// Where it may point besides: asked for, not answered.
     doubt: Option<&'static str>,
-    /// Methods that the server does not have.
-    absent: BTreeSet<&'static str>,
+    /// Calls that went through.
     done: usize,
+    /// Changes of bundle that were carried to their end.
+    changes: usize,
 }
 
 impl Keeper {
-    /// Methods that the server does not have, and calls that went through.
-    pub(super) fn told(&self) -> (Vec<&'static str>, usize) {
+    /// Calls that went through, and changes of bundle that were carried to their end.
+    pub(super) fn told(&self) -> (usize, usize) {
         let known = self.known();
-        (known.absent.iter().copied().collect(), known.done)
+        (known.done, known.changes)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.0.lock().unwrap()
     }
 
-    /// The answer, or `None` where the server does not have the method.
-    fn having<T>(
-        &self,
-        method: &'static str,
-        answer: Result<T, Status>,
-    ) -> Result<Option<T>, Status> {
-        match answer {
-            Err(status) if status.code() == Code::Unimplemented => {
-                self.known().absent.insert(method);
-                Ok(None)
-            }
-            answer => {
-                let answer = answer?;
-                self.known().done += 1;
-                Ok(Some(answer))
-            }
-        }
+    /// Counts what went through.
+    fn count<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
+        self.known().done += usize::from(answer.is_ok());
+        answer
     }
 
     /// Merges, moves the alias and makes snapshots until the server is gone.
     pub(super) async fn disturb(self, channel: Channel, seed: u64) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut admin = AdminServiceClient::new(channel.clone());
-        let mut collections = CollectionServiceClient::new(channel);
+        let mut collections = CollectionServiceClient::new(channel.clone());
         loop {
             let collection = if rng.random() { VECTORS } else { THINGS };
-            let answer = match rng.random_range(0..3) {
-                0 => {
+            let answer = match rng.random_range(0..10) {
+                0..3 => {
                     let request = v1::CompactRequest { collection: collection.to_owned() };
-                    self.having("Compact", admin.compact(request).await).map(drop)
+                    self.count(admin.compact(request).await).map(drop)
                 }
-                1 => self.move_alias(&mut collections, collection).await,
+                3..6 => self.move_alias(&mut collections, collection).await,
+                6 => self.count(change::begin(&channel).await),
                 _ => {
                     let collection = collection.to_owned();
                     let request = v1::CreateSnapshotRequest { collection, ..Default::default() };
-                    self.having("CreateSnapshot", collections.create_snapshot(request).await)
-                        .map(drop)
+                    self.count(collections.create_snapshot(request).await).map(drop)
                 }
             };
             // Refused for the disk or for too many at once is no end; gone is.
@@ -104,29 +90,37 @@ impl Keeper {
         self.known().doubt = Some(collection);
         let alias = v1::Alias { name: ALIAS.to_owned(), collection: collection.to_owned() };
         let request = v1::SetAliasRequest { alias: Some(alias), ..Default::default() };
-        let moved = self.having("SetAlias", collections.set_alias(request).await)?;
+        self.count(collections.set_alias(request).await)?;
         let mut known = self.known();
         known.doubt = None;
-        if moved.is_some() {
-            known.alias = Some(collection);
-        }
+        known.alias = Some(collection);
         Ok(())
     }
 
     /// After a start, nobody writing: the alias points where it may, every snapshot that is listed is whole, and one made now
     /// gives back what is there now.
-    pub(super) async fn check(&self, api: &Api, channel: Channel, model: &Model) -> Result<()> {
+    pub(super) async fn check(
+        &self,
+        api: &Api,
+        channel: Channel,
+        model: &Model,
+        finish: bool,
+    ) -> Result<()> {
         let mut collections = CollectionServiceClient::new(channel.clone());
-        let aliases = collections.list_aliases(v1::ListAliasesRequest::default()).await;
-        if let Some(aliases) = self.having("ListAliases", aliases)? {
-            let now = aliases.into_inner().aliases.into_iter().find(|alias| alias.name == ALIAS);
-            let now = now.map(|alias| alias.collection);
+        let aliases = collections.list_aliases(v1::ListAliasesRequest::default()).await?;
+        let now = aliases.into_inner().aliases.into_iter().find(|alias| alias.name == ALIAS);
+        let now = now.map(|alias| alias.collection);
+        {
             let mut known = self.known();
             let fits =
                 now.as_deref() == known.alias || (now.is_some() && now.as_deref() == known.doubt);
             ensure!(fits, "the alias points at {now:?}: {known:?}");
             known.alias = [VECTORS, THINGS].into_iter().find(|name| now.as_deref() == Some(name));
             known.doubt = None;
+        }
+        // What is not finished now is carried over one more kill.
+        if finish && change::finish(api, &channel, model).await? {
+            self.known().changes += 1;
         }
         self.snapshots(api, channel, model).await
     }
@@ -135,12 +129,11 @@ impl Keeper {
         let mut collections = CollectionServiceClient::new(channel.clone());
         let request =
             v1::CreateSnapshotRequest { collection: THINGS.to_owned(), ..Default::default() };
-        let begun = self.having("CreateSnapshot", collections.create_snapshot(request).await)?;
-        let Some(begun) = begun else { return Ok(()) };
+        let begun = self.count(collections.create_snapshot(request).await)?;
         ended(&channel, begun.into_inner().operation).await.context("a snapshot")?;
         // What a restore that was killed left: nothing.
         let there = crate::history::collections(api).await?;
-        ensure!(there.len() == 2, "{there:?}");
+        ensure!(!there.iter().any(|collection| collection.name == RESTORED), "{there:?}");
         let list = v1::ListSnapshotsRequest::default();
         let snapshots = collections.list_snapshots(list).await?.into_inner().snapshots;
         for (place, snapshot) in snapshots.iter().enumerate() {
@@ -184,7 +177,7 @@ impl Keeper {
 }
 
 /// Waits for an operation, which must end well.
-async fn ended(channel: &Channel, operation: Option<v1::Operation>) -> Result<()> {
+pub(super) async fn ended(channel: &Channel, operation: Option<v1::Operation>) -> Result<()> {
     let name = operation.context("no operation")?.name;
     let mut operations = OperationServiceClient::new(channel.clone());
     loop {

@@ -63,7 +63,8 @@ pub(crate) async fn listed(api: &Api, collection: &str) -> Result<Vec<v1::Item>,
 }
 
 async fn counts(api: &Api, model: &Model) -> Result<()> {
-    for collection in super::collections(api).await? {
+    let known = |collection: &v1::Collection| [VECTORS, THINGS].contains(&collection.name.as_str());
+    for collection in super::collections(api).await?.into_iter().filter(known) {
         let name = collection.name.as_str();
         ensure!(
             collection.state() == v1::CollectionState::Ready,
