@@ -1,6 +1,7 @@
 //! Damage to what can be made again: files below a folder `index`.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -38,7 +39,11 @@ pub(super) fn damage(data: &Path, rng: &mut ChaCha8Rng) -> Result<usize> {
                 }
             }
         }
-        fs::write(path, bytes)?;
+        match fs::write(path, bytes) {
+            // On a full disk it is cut off: damaged all the same.
+            Err(error) if error.kind() != ErrorKind::StorageFull => return Err(error.into()),
+            _ => {}
+        }
     }
     Ok(chosen.len())
 }
