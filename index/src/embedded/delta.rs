@@ -63,6 +63,11 @@ impl Delta {
         }
     }
 
+    /// The chunk of a row, and the row's number in it.
+    pub(crate) fn place(&self, row: usize) -> (&Chunk, usize) {
+        (&self.chunks[row / self.chunk_rows], row % self.chunk_rows)
+    }
+
     /// A row's entry.
     pub(crate) fn entry(&self, row: usize) -> &Arc<Entry> {
         &self.chunks[row / self.chunk_rows].entries[row % self.chunk_rows]
