@@ -14,6 +14,7 @@ mod choose;
 mod codes;
 mod file;
 mod filtered;
+mod huge;
 mod line;
 mod links;
 mod order;

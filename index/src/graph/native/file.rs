@@ -26,6 +26,7 @@ use super::{
     NativeGraph,
     build::{MAX_LAYERS, max_links},
     codes::Codes,
+    huge,
     line::zeroed,
     links::Links,
     queue::MAX_POINTS,
@@ -309,7 +310,8 @@ fn read_checked(file: &mut File, into: &mut [u8], crc: u32) -> Result<(), Fault>
 }
 
 fn read_bytes(file: &mut File, (length, crc): (u64, u32)) -> Result<Vec<u8>, Fault> {
-    let mut bytes = vec![0; length as usize];
+    let mut bytes = huge::with_room(length as usize);
+    bytes.resize(length as usize, 0);
     read_checked(file, &mut bytes, crc)?;
     Ok(bytes)
 }

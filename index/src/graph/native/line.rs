@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::huge;
+
 /// Bytes that one fetch brings.
 pub(super) const LINE: usize = 64;
 
@@ -12,5 +14,7 @@ pub(super) struct Line(pub(super) [u8; LINE]);
 
 /// Lines of zeros.
 pub(super) fn zeroed(count: usize) -> Vec<Line> {
-    vec![Line([0; LINE]); count]
+    let mut lines = huge::with_room(count);
+    lines.resize(count, Line([0; LINE]));
+    lines
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::huge;
+
 /// Ends a list that is not full.
 const NONE: u32 = u32::MAX;
 /// Links of a cache line.
@@ -32,7 +34,8 @@ impl Links {
     /// Points without links, each with room for `max`, 1 at least.
     pub(super) fn new(points: usize, max: usize) -> Self {
         let per_point = Self::places_for(max) / PER_LINE;
-        let lines = std::iter::repeat_with(LinkLine::empty).take(points * per_point).collect();
+        let mut lines = huge::with_room(points * per_point);
+        lines.resize_with(points * per_point, LinkLine::empty);
         Self { lines, per_point, max }
     }
 
@@ -54,8 +57,9 @@ impl Links {
         if places.len() != points * Self::places_for(max) || !places.iter().all(good) {
             return None;
         }
-        let lines = places.as_chunks::<PER_LINE>().0.iter();
-        let lines = lines.map(|line| LinkLine(line.map(AtomicU32::new))).collect();
+        let told = places.as_chunks::<PER_LINE>().0.iter();
+        let mut lines = huge::with_room(told.len());
+        lines.extend(told.map(|line| LinkLine(line.map(AtomicU32::new))));
         Some(Self { lines, per_point: Self::places_for(max) / PER_LINE, max })
     }
 

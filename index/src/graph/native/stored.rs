@@ -9,6 +9,7 @@
 use super::{
     super::{Rows, Storage},
     codes::{Codes, FLIP, TOP, lines_for, scale_for},
+    huge,
     line::LINE,
     simd::Simd,
 };
@@ -96,7 +97,8 @@ impl Stored {
         let dims = rows.dims();
         let layout = Layout::new(dims, storage);
         let mut codes = encode_codes(rows, order, layout.low);
-        let mut rest = vec![0; order.len() * layout.rest];
+        let mut rest = huge::with_room(order.len() * layout.rest);
+        rest.resize(order.len() * layout.rest, 0);
         let mut lower = vec![0; layout.low * dims];
         for (point, &row) in order.iter().enumerate() {
             let row = rows.row(row as usize);
