@@ -24,8 +24,16 @@ async fn a_collection_is_made_of_the_default_bundle_unless_told_otherwise() {
     server.put("one", text_item("a", "a heart")).await;
     let get = v1::GetCollectionRequest { name: "one".to_owned() };
     let found = server.collections().get_collection(get).await.unwrap().into_inner();
-    let counts = found.collection.unwrap().counts.unwrap();
+    let found = found.collection.unwrap();
+    let counts = found.counts.unwrap();
     assert_eq!((counts.images, counts.texts), (0, 1));
+    // One row in each space of texts, and too few of them for a graph.
+    let index = found.index.iter().map(|part| (part.modality(), part.rows, part.graph_rows));
+    let (image, text) = (v1::Modality::Image, v1::Modality::Text);
+    assert_eq!(
+        index.collect::<Vec<_>>(),
+        [(image, 0, 0), (image, 0, 0), (text, 1, 0), (text, 1, 0)]
+    );
 }
 
 #[tokio::test]
