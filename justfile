@@ -99,3 +99,7 @@ bench-milvus rows="100000":
 # A training step by stage, beside the same network in PyTorch (Debian's python3-torch): eight minutes.
 bench-train:
     bash scripts/bench-train.sh
+
+# Operations of frozen towers beside ONNX Runtime, the same networks in turn: ten minutes.
+bench-onnx *arguments:
+    bash scripts/bench-onnx.sh {{arguments}}

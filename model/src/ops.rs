@@ -21,6 +21,7 @@
 //! | `pooling` | mean, deviation and maximum over positions |
 //! | `contrast` | unit vectors, log-softmax with forbidden entries |
 //! | `gradcheck` | numeric gradients, for tests |
+//! | [`packed`] | forward only, fast: what frozen towers are made of |
 
 mod activation;
 mod contrast;
@@ -30,6 +31,7 @@ pub mod gradcheck;
 mod linear;
 mod matrix;
 mod norm;
+pub mod packed;
 mod pooling;
 mod real;
 

@@ -47,7 +47,8 @@ pub fn group_norm(
     if !native(x) {
         return composed(x, affine, groups, residual, activation);
     }
-    let op = Norm { batch, positions: height * width, channels, groups, activation };
+    let (positions, epsilon) = (height * width, NORM_EPSILON);
+    let op = Norm { batch, positions, channels, groups, activation, epsilon };
     let (x, affine) = (x.contiguous()?, affine.contiguous()?);
     match residual {
         Some(residual) => x.apply_op3(&affine, &residual.contiguous()?, op),
@@ -64,6 +65,34 @@ pub fn layer_norm(x: &Tensor, affine: &Tensor) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let x = x.reshape((rows, 1, 1, width))?;
     group_norm(&x, affine, 1, None, Activation::Identity)?.reshape((rows, width))
+}
+
+/// The normalisation of rows as a group normalisation of pictures with one position.
+fn rows(elements: usize, channels: usize, epsilon: f64) -> Norm {
+    let activation = Activation::Identity;
+    Norm { batch: elements / channels, positions: 1, channels, groups: 1, activation, epsilon }
+}
+
+/// Layer normalisation of rows as wide as `affine`'s, with an epsilon of one's own.
+pub(super) fn plain_rows<T: Real>(x: &[T], affine: &[T], epsilon: f64) -> Vec<T> {
+    rows(x.len(), affine.len() / 2, epsilon).forward(x, affine, None)
+}
+
+/// Gradients of `x` (.., D) and of the affine part (2, D) of a layer normalisation. `dy` is contiguous.
+pub(super) fn rows_gradients(
+    x: &Tensor,
+    affine: &Tensor,
+    dy: &Tensor,
+    epsilon: f64,
+) -> Result<[Tensor; 2]> {
+    let norm = rows(x.elem_count(), affine.dim(1)?, epsilon);
+    for_real!(x.dtype(), "normalize", T => {
+        let (dx, daffine) = norm.backward::<T>(&view(x)?, &view(affine)?, &view(dy)?);
+        Ok([
+            Tensor::from_vec(dx, x.shape(), x.device())?,
+            Tensor::from_vec(daffine, affine.shape(), x.device())?,
+        ])
+    })
 }
 
 /// The same function from candle's operations.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Activation, NORM_EPSILON};
+use super::Activation;
 use crate::ops::real::Real;
 
 /// Sizes of one normalisation.
@@ -13,6 +13,8 @@ pub(super) struct Norm {
     pub(super) channels: usize,
     pub(super) groups: usize,
     pub(super) activation: Activation,
+    /// Added to the variance before its root.
+    pub(super) epsilon: f64,
 }
 
 /// Samples are handled in runs of about this many elements.
@@ -62,7 +64,7 @@ impl Norm {
         }
         self.spread(&mut inverse);
         for variance in &mut inverse {
-            *variance = T::one() / (*variance + T::from_f64(NORM_EPSILON)).root();
+            *variance = T::one() / (*variance + T::from_f64(self.epsilon)).root();
         }
         Moments { mean, inverse }
     }
