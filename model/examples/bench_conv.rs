@@ -112,11 +112,11 @@ fn whole_step(batch: usize, rounds: usize) -> Result<()> {
     for _ in 0..rounds {
         parts[0].keep_fastest(time(|| {
             let encoding = model.encode_images(&pixels)?;
-            Ok(Tensor::cat(&[&encoding.shared, &encoding.exclusive], 1)?)
+            Ok(Tensor::cat(&[&encoding.shared, encoding.exclusive()?], 1)?)
         })?);
         parts[1].keep_fastest(time(|| {
             let encoding = model.encode_texts(&tokens)?;
-            Ok(Tensor::cat(&[&encoding.shared, &encoding.exclusive], 1)?)
+            Ok(Tensor::cat(&[&encoding.shared, encoding.exclusive()?], 1)?)
         })?);
     }
     println!("default model, {weights} weights, batch {batch}, without the optimizer:");

@@ -8,14 +8,19 @@
 //! | `golden.safetensors`, `golden/` | a few inputs as bytes, and the vectors they must give |
 //! | `calibration.json` | score to probability; may be absent |
 //!
+//! A directory in Hugging Face layout is taken as a bundle too (`checkpoint`): CLIP, SigLIP, sentence
+//! encoders of the BERT family, and a few image towers alone.
+//!
 //! A [`Bundle`] in memory has been verified file by file. That its weights also fit the networks
 //! and reproduce the golden vectors is checked by [`Encoder::open`](crate::infer::Encoder::open).
 
 mod builder;
+mod checkpoint;
 mod digest;
 mod directory;
 mod golden;
 mod manifest;
+pub(crate) mod stored;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -24,14 +29,18 @@ mod weights;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 pub use self::builder::BundleBuilder;
+use self::checkpoint::Checkpoint;
 pub(crate) use self::golden::Golden;
 pub use self::manifest::{DataSource, FileEntry, Manifest, SpaceInfo, Spaces, Training};
+pub use self::stored::StoredTensors;
 pub use self::weights::WeightType;
 use crate::error::{Error, Result};
+use crate::params::Params;
 
 /// The format that this version writes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -49,11 +58,13 @@ const GOLDEN_FOLDER: &str = "golden/";
 pub type Files = BTreeMap<String, Cow<'static, [u8]>>;
 
 /// A verified bundle in memory: every file is there with the length and SHA-256 that `bundle.json`
-/// states, and the settings agree with each other.
+/// states, and the settings agree with each other. Of a checkpoint in Hugging Face layout, which states
+/// nothing, the files are as they were when it was opened; its weights stay on disk.
 #[derive(Clone)]
 pub struct Bundle {
     manifest: Manifest,
     files: Files,
+    checkpoint: Option<Arc<Checkpoint>>,
     embedding_digest: String,
     bundle_digest: String,
 }
@@ -69,14 +80,21 @@ impl std::fmt::Debug for Bundle {
 
 impl Bundle {
     /// Reads and verifies the bundle in directory `dir`. Files that `bundle.json` does not list are
-    /// not read.
+    /// not read. Without a `bundle.json` it is taken as a checkpoint in Hugging Face layout, by its
+    /// `config.json`.
     ///
     /// # Errors
     /// [`Error::Io`] for a file that cannot be read, [`Error::Corrupt`] naming the file that is
     /// missing, damaged or does not fit, and what to do.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
-        directory::read(dir).and_then(Self::from_files).map_err(|error| match error {
+        let own = dir.join(MANIFEST).exists() || !checkpoint::is_here(dir);
+        let opened = if own {
+            directory::read(dir).and_then(Self::from_files)
+        } else {
+            checkpoint::open(dir)
+        };
+        opened.map_err(|error| match error {
             Error::Corrupt { what, message } => {
                 Error::Corrupt { what: dir.join(what).display().to_string(), message }
             }
@@ -95,7 +113,7 @@ impl Bundle {
         verify::settings(&manifest)?;
         let embedding_digest = digest::embedding(&manifest, &value);
         let bundle_digest = digest::bundle(&manifest, &files[MANIFEST]);
-        Ok(Self { manifest, files, embedding_digest, bundle_digest })
+        Ok(Self { manifest, files, checkpoint: None, embedding_digest, bundle_digest })
     }
 
     /// Writes the bundle as directory `dir`, which appears at once and complete: the files are
@@ -105,7 +123,8 @@ impl Bundle {
     /// # Errors
     /// [`Error::Io`] when the system refuses, [`Error::Invalid`] when `dir` holds something else.
     pub fn write(&self, dir: impl AsRef<Path>) -> Result<()> {
-        directory::write(&self.files, dir.as_ref())
+        let stored = self.checkpoint.as_deref().map_or(&[][..], Checkpoint::weight_files);
+        directory::write(&self.files, stored, dir.as_ref())
     }
 
     /// What `bundle.json` says.
@@ -114,15 +133,15 @@ impl Bundle {
         &self.manifest
     }
 
-    /// The files by path, `bundle.json` among them.
+    /// The files by path, `bundle.json` among them; of a checkpoint all that was read but the weights.
     #[must_use]
     pub fn files(&self) -> &Files {
         &self.files
     }
 
     /// SHA-256, in hex, over what determines vectors: the weights, the tokenizer, and of
-    /// `bundle.json` the keys `model`, `image` and `text`. Vectors of bundles that agree in it are
-    /// the same vectors; collections record it.
+    /// `bundle.json` the keys `model`, `image` and `text`; of a checkpoint over all files that are read.
+    /// Vectors of bundles that agree in it are the same vectors; collections record it.
     #[must_use]
     pub fn embedding_digest(&self) -> &str {
         &self.embedding_digest
@@ -144,7 +163,10 @@ impl Bundle {
     /// The content of `tokenizer.json`, for towers that bring a tokenizer.
     #[must_use]
     pub fn tokenizer_json(&self) -> Option<&[u8]> {
-        self.files.get(TOKENIZER).map(AsRef::as_ref)
+        match &self.checkpoint {
+            Some(checkpoint) => checkpoint.tokenizer_json.as_deref(),
+            None => self.files.get(TOKENIZER).map(AsRef::as_ref),
+        }
     }
 
     /// The weights by name, as f32 on the CPU, all finite.
@@ -153,11 +175,29 @@ impl Bundle {
     /// [`Error::Corrupt`] for a file that is not safetensors of f16 and f32, or a value that is not
     /// finite.
     pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
-        weights::decode(WEIGHTS, &self.files[WEIGHTS])
+        match &self.checkpoint {
+            Some(checkpoint) => checkpoint.tensors.all(),
+            None => weights::decode(WEIGHTS, &self.files[WEIGHTS]),
+        }
+    }
+
+    /// The weights for networks on the CPU that ask for each by name.
+    pub(crate) fn params(&self) -> Result<Params> {
+        Ok(match &self.checkpoint {
+            Some(checkpoint) => Params::from_stored(Arc::clone(&checkpoint.tensors), &Device::Cpu),
+            None => Params::from_tensors(self.weights()?, &Device::Cpu),
+        })
+    }
+
+    /// Whether there are golden inputs; a checkpoint of others has none.
+    #[must_use]
+    pub fn has_golden(&self) -> bool {
+        self.checkpoint.is_none()
     }
 
     /// The golden inputs and their vectors.
-    pub(crate) fn golden(&self) -> Result<Golden> {
-        Golden::from_files(&self.files)
+    pub(crate) fn golden(&self) -> Result<Option<Golden>> {
+        let own = self.has_golden();
+        own.then(|| Golden::from_files(&self.files, &self.manifest)).transpose()
     }
 }

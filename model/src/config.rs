@@ -1,7 +1,13 @@
 //! The shape of an encoder pair, as it stands in a run file and in a bundle.
 
+mod pretrained;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::pretrained::{
+    BertConfig, BlocksConfig, ClipTextConfig, EfficientnetLiteConfig, EndOfText, FeedForward,
+    Pooling, ResnetConfig, ResnetDepth, SiglipTextConfig, VitConfig,
+};
 use crate::error::{Error, Result};
 
 /// The two kinds of item.
@@ -28,10 +34,12 @@ pub enum Space {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Pixels to features.
-    pub image_tower: ImageTowerConfig,
-    /// Token ids to features.
-    pub text_tower: TextTowerConfig,
+    /// Pixels to features. A model of texts alone has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_tower: Option<ImageTowerConfig>,
+    /// Token ids to features. A model of pictures alone has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_tower: Option<TextTowerConfig>,
     /// Features to shared and exclusive vectors.
     pub heads: HeadsConfig,
 }
@@ -42,6 +50,14 @@ pub struct ModelConfig {
 pub enum ImageTowerConfig {
     /// A small residual convolutional network.
     Conv(ConvConfig),
+    /// The vision transformer of CLIP.
+    ClipVit(VitConfig),
+    /// The vision transformer of SigLIP.
+    SiglipVit(VitConfig),
+    /// `ResNet` as torchvision has it.
+    Resnet(ResnetConfig),
+    /// `EfficientNet-Lite0`.
+    EfficientnetLite(EfficientnetLiteConfig),
 }
 
 /// A text tower: `kind` picks the variant, the other keys belong to it.
@@ -50,6 +66,12 @@ pub enum ImageTowerConfig {
 pub enum TextTowerConfig {
     /// An embedding table summed by word, and words by weight, under a small network.
     NgramBag(NgramBagConfig),
+    /// The text transformer of CLIP.
+    ClipText(ClipTextConfig),
+    /// The text transformer of SigLIP.
+    SiglipText(SiglipTextConfig),
+    /// BERT and its kin as a sentence encoder.
+    Bert(BertConfig),
 }
 
 /// Settings of the `conv` image tower.
@@ -113,17 +135,40 @@ pub enum FeatureSource {
     Early,
 }
 
+/// How features become shared vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Projection {
+    /// A matrix and a bias.
+    #[default]
+    Affine,
+    /// A matrix.
+    Linear,
+    /// They are the features: `heads.shared` is the width of the tower.
+    Identity,
+}
+
+impl Projection {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Sizes of the vectors and of the networks that make them from features.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeadsConfig {
     /// Dimension of the shared vectors, 1 to 4096.
     pub shared: usize,
+    /// How features become shared vectors, before these are brought to unit length.
+    #[serde(skip_serializing_if = "Projection::is_default")]
+    pub projection: Projection,
     /// Prefixes of the shared vector that are trained to work alone, rising, each below `shared`.
     pub matryoshka: Vec<usize>,
-    /// Dimension of the exclusive vectors of pictures, 1 to 4096.
+    /// Dimension of the exclusive vectors of pictures, at most 4096; 0 where there are none.
     pub exclusive_image: usize,
-    /// Dimension of the exclusive vectors of texts, 1 to 4096.
+    /// Dimension of the exclusive vectors of texts, at most 4096; 0 where there are none.
     pub exclusive_text: usize,
     /// What the exclusive head of pictures reads; not empty, no repetition.
     pub exclusive_reads: Vec<FeatureSource>,
@@ -135,6 +180,7 @@ impl Default for HeadsConfig {
     fn default() -> Self {
         Self {
             shared: 128,
+            projection: Projection::default(),
             matryoshka: vec![32, 64],
             exclusive_image: 32,
             exclusive_text: 32,
@@ -147,8 +193,8 @@ impl Default for HeadsConfig {
 impl Default for ModelConfig {
     fn default() -> Self {
         Self {
-            image_tower: ImageTowerConfig::Conv(ConvConfig::default()),
-            text_tower: TextTowerConfig::NgramBag(NgramBagConfig::default()),
+            image_tower: Some(ImageTowerConfig::Conv(ConvConfig::default())),
+            text_tower: Some(TextTowerConfig::NgramBag(NgramBagConfig::default())),
             heads: HeadsConfig::default(),
         }
     }
@@ -169,13 +215,79 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Invalid`] with the key's path.
     pub fn validate(&self) -> Result<()> {
+        self.heads.validate()?;
         match &self.image_tower {
-            ImageTowerConfig::Conv(conv) => conv.validate()?,
+            Some(ImageTowerConfig::Conv(conv)) => conv.validate()?,
+            Some(ImageTowerConfig::ClipVit(vit) | ImageTowerConfig::SiglipVit(vit)) => {
+                vit.validate()?;
+            }
+            Some(ImageTowerConfig::Resnet(resnet)) => resnet.validate()?,
+            Some(ImageTowerConfig::EfficientnetLite(lite)) => lite.validate()?,
+            None if self.text_tower.is_none() => {
+                return Err(Error::invalid("image_tower", "is absent, and so is the text tower"));
+            }
+            None => {}
         }
         match &self.text_tower {
-            TextTowerConfig::NgramBag(bag) => bag.validate()?,
+            Some(TextTowerConfig::NgramBag(bag)) => bag.validate()?,
+            Some(TextTowerConfig::ClipText(clip)) => clip.validate()?,
+            Some(TextTowerConfig::SiglipText(siglip)) => siglip.validate()?,
+            Some(TextTowerConfig::Bert(bert)) => bert.validate()?,
+            None => {}
         }
-        self.heads.validate()
+        Ok(())
+    }
+
+    /// Checks, besides [`ModelConfig::validate`], that all of it can be trained: both towers are there and
+    /// none is from a checkpoint of others, and there are exclusive vectors.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the key's path.
+    pub fn validate_for_training(&self) -> Result<()> {
+        self.validate()?;
+        let image = self.image_tower.as_ref();
+        let image = image.map(|tower| matches!(tower, ImageTowerConfig::Conv(_)));
+        let text = self.text_tower.as_ref();
+        let text = text.map(|tower| matches!(tower, TextTowerConfig::NgramBag(_)));
+        for (key, trains) in [("image_tower", image), ("text_tower", text)] {
+            match trains {
+                Some(true) => {}
+                None => return Err(Error::invalid(key, "is required")),
+                Some(false) => {
+                    let message = "comes with a checkpoint and is not trained here";
+                    return Err(Error::invalid(format!("{key}.kind"), message));
+                }
+            }
+        }
+        within("heads.exclusive_image", self.heads.exclusive_image, 1, 4096)?;
+        within("heads.exclusive_text", self.heads.exclusive_text, 1, 4096)
+    }
+
+    /// Side of the square picture that the image tower takes, in pixels.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] for a model of texts alone.
+    pub fn image_size(&self) -> Result<usize> {
+        let tower = self.image_tower.as_ref();
+        Ok(tower.ok_or(Error::Absent { part: "image tower" })?.size())
+    }
+
+    /// One more than the largest token id that the text tower takes.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] for a model of pictures alone.
+    pub fn vocabulary(&self) -> Result<usize> {
+        let tower = self.text_tower.as_ref();
+        Ok(tower.ok_or(Error::Absent { part: "text tower" })?.vocabulary())
+    }
+
+    /// Whether inputs of this modality have a tower.
+    #[must_use]
+    pub fn has(&self, modality: Modality) -> bool {
+        match modality {
+            Modality::Image => self.image_tower.is_some(),
+            Modality::Text => self.text_tower.is_some(),
+        }
     }
 }
 
@@ -184,6 +296,9 @@ impl ImageTowerConfig {
     pub fn size(&self) -> usize {
         match self {
             Self::Conv(conv) => conv.size,
+            Self::ClipVit(vit) | Self::SiglipVit(vit) => vit.size,
+            Self::Resnet(resnet) => resnet.size,
+            Self::EfficientnetLite(lite) => lite.size,
         }
     }
 }
@@ -193,6 +308,9 @@ impl TextTowerConfig {
     pub fn vocabulary(&self) -> usize {
         match self {
             Self::NgramBag(bag) => bag.buckets,
+            Self::ClipText(clip) => clip.vocabulary,
+            Self::SiglipText(siglip) => siglip.vocabulary,
+            Self::Bert(bert) => bert.vocabulary,
         }
     }
 }
@@ -228,8 +346,8 @@ impl NgramBagConfig {
 impl HeadsConfig {
     fn validate(&self) -> Result<()> {
         within("heads.shared", self.shared, 1, 4096)?;
-        within("heads.exclusive_image", self.exclusive_image, 1, 4096)?;
-        within("heads.exclusive_text", self.exclusive_text, 1, 4096)?;
+        within("heads.exclusive_image", self.exclusive_image, 0, 4096)?;
+        within("heads.exclusive_text", self.exclusive_text, 0, 4096)?;
         within("heads.exclusive_hidden", self.exclusive_hidden, 1, 16_384)?;
         let rising = self.matryoshka.windows(2).all(|pair| pair[0] < pair[1]);
         let below = self.matryoshka.iter().all(|&prefix| 0 < prefix && prefix < self.shared);

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub enum Kind {
     /// An input or a setting that can never work.
     Invalid,
+    /// Something that this bundle does not have.
+    Absent,
     /// An input beyond a named limit.
     Limit,
     /// An artefact on disk that is damaged or does not fit what was asked of it.
@@ -43,6 +45,12 @@ pub enum Error {
     DamagedImage {
         /// Why, without anything of the file's content.
         reason: &'static str,
+    },
+    /// A bundle of one modality was asked for the other, or one without exclusive vectors for these.
+    #[error("the bundle has no {part}")]
+    Absent {
+        /// What it lacks (`image tower`, `text tower`, `exclusive vectors`).
+        part: &'static str,
     },
     /// A value is larger (or smaller) than a limit allows.
     #[error("{field}: {actual} is beyond the limit of {limit}")]
@@ -112,6 +120,7 @@ impl Error {
             | Self::Empty { .. }
             | Self::UnsupportedImage
             | Self::DamagedImage { .. } => Kind::Invalid,
+            Self::Absent { .. } => Kind::Absent,
             Self::Limit { .. } => Kind::Limit,
             Self::Corrupt { .. } => Kind::Corrupt,
             Self::Io { .. } => Kind::Io,

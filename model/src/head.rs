@@ -2,25 +2,46 @@
 
 use candle_core::Tensor;
 
-use crate::error::Result;
+use crate::config::Projection;
+use crate::error::{Error, Result};
 use crate::ops;
 use crate::params::Params;
 use crate::tower::layers::{Linear, Norm};
 
 /// Features to shared vectors: one linear layer, so that what it keeps is linear in the features
-/// and a prefix of it is a head of its own.
+/// and a prefix of it is a head of its own; or the features themselves.
 #[derive(Debug)]
-pub(crate) struct SharedHead(Linear);
+pub(crate) struct SharedHead(Option<Linear>);
 
 impl SharedHead {
     /// A head of `widths` [features, shared].
-    pub(crate) fn new(params: &Params, name: &str, widths: [usize; 2]) -> Result<Self> {
-        Linear::new(params, name, widths).map(Self)
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the features are the vectors and the widths differ.
+    pub(crate) fn new(
+        params: &Params,
+        name: &str,
+        widths: [usize; 2],
+        projection: Projection,
+    ) -> Result<Self> {
+        let layer = match projection {
+            Projection::Affine => Some(Linear::new(params, name, widths)?),
+            Projection::Linear => Some(Linear::without_bias(params, name, widths)?),
+            Projection::Identity if widths[0] == widths[1] => None,
+            Projection::Identity => {
+                let message = format!("must be {}, the width of the tower", widths[0]);
+                return Err(Error::invalid("heads.shared", message));
+            }
+        };
+        Ok(Self(layer))
     }
 
     /// (B, D) to (B, S), unit rows.
     pub(crate) fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        Ok(ops::l2_normalize(&self.0.forward(features)?)?)
+        Ok(ops::l2_normalize(&match &self.0 {
+            Some(layer) => layer.forward(features)?,
+            None => features.clone(),
+        })?)
     }
 }
 

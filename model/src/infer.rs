@@ -20,8 +20,9 @@ use crate::preprocess::{ImageLimits, ImagePreprocessing, TokenizerConfig, Tokens
 pub struct Vectors {
     /// What both modalities say. Unit length.
     pub shared: Vec<f32>,
-    /// What only this picture, or only this wording, says. Unit length.
-    pub exclusive: Vec<f32>,
+    /// What only this picture, or only this wording, says. Unit length. `None` from a bundle that does not
+    /// tell it apart.
+    pub exclusive: Option<Vec<f32>>,
 }
 
 /// A picture, decoded and fitted: what the image tower reads.
@@ -66,7 +67,9 @@ impl PreparedText {
     }
 }
 
-/// A bundle ready to encode: weights checked, golden vectors reproduced. `Send` and `Sync`.
+/// A bundle ready to encode: weights checked, golden vectors reproduced where it has some. A bundle of
+/// texts alone has no image side and the reverse: what needs the other answers [`Absent`](crate::Error::Absent). `Send` and
+/// `Sync`.
 ///
 /// ```
 /// use diptych_model::infer::Encoder;
@@ -88,6 +91,7 @@ pub struct Encoder {
     logit: (f32, f32),
     embedding_digest: String,
     bundle_digest: String,
+    proved: bool,
 }
 
 impl Encoder {
@@ -102,10 +106,12 @@ impl Encoder {
         let networks = Networks::new(
             &manifest.model,
             manifest.image.clone(),
-            (&manifest.text, bundle.tokenizer_json()),
-            bundle.weights()?,
+            (manifest.text.as_ref(), bundle.tokenizer_json()),
+            &bundle.params()?,
         )?;
-        bundle.golden()?.check(&networks)?;
+        if let Some(golden) = bundle.golden()? {
+            golden.check(&networks)?;
+        }
         Ok(Self {
             networks,
             name: manifest.name.clone(),
@@ -114,6 +120,7 @@ impl Encoder {
             logit: (manifest.logit_scale, manifest.logit_bias),
             embedding_digest: bundle.embedding_digest().to_owned(),
             bundle_digest: bundle.bundle_digest().to_owned(),
+            proved: bundle.has_golden(),
         })
     }
 
@@ -168,10 +175,22 @@ impl Encoder {
         &self.spaces
     }
 
-    /// The space in which the `space` vectors of a modality live.
+    /// The space in which the `space` vectors of a modality live, where the bundle has it.
     #[must_use]
-    pub fn space(&self, modality: Modality, space: Space) -> &SpaceInfo {
+    pub fn space(&self, modality: Modality, space: Space) -> Option<&SpaceInfo> {
         self.spaces.get(modality, space)
+    }
+
+    /// Whether it encodes inputs of this modality.
+    #[must_use]
+    pub fn has(&self, modality: Modality) -> bool {
+        self.networks.has(modality)
+    }
+
+    /// Whether the bundle had golden inputs and gave their vectors. A checkpoint of others has none.
+    #[must_use]
+    pub fn proved(&self) -> bool {
+        self.proved
     }
 
     /// What a cosine of shared vectors is multiplied by to give a logit.
@@ -198,15 +217,15 @@ impl Encoder {
         &self.bundle_digest
     }
 
-    /// How pictures are fitted.
+    /// How pictures are fitted, where they are encoded.
     #[must_use]
-    pub fn image_preprocessing(&self) -> &ImagePreprocessing {
+    pub fn image_preprocessing(&self) -> Option<&ImagePreprocessing> {
         self.networks.image_preprocessing()
     }
 
-    /// How texts become ids, with their limits.
+    /// How texts become ids, with their limits, where they are encoded.
     #[must_use]
-    pub fn tokenizer(&self) -> &TokenizerConfig {
+    pub fn tokenizer(&self) -> Option<&TokenizerConfig> {
         self.networks.tokenizer()
     }
 }

@@ -7,13 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, DeviceLocation, Tensor, Var};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
+use crate::bundle::stored::StoredTensors;
 use crate::error::{Error, Result};
 
 /// How a weight starts.
@@ -54,6 +55,8 @@ enum Source {
     Seeded { seed: u64, vars: Mutex<BTreeMap<String, Var>> },
     /// All weights are given; `asked` collects the names that were used.
     Given { tensors: BTreeMap<String, Tensor>, asked: Mutex<BTreeSet<String>> },
+    /// As `Given`, but each lies in a file until it is asked for.
+    Stored { tensors: Arc<StoredTensors>, asked: Mutex<BTreeSet<String>> },
 }
 
 /// A panic while holding the lock leaves the map as it was or with one entry more: still valid.
@@ -70,6 +73,11 @@ impl Params {
     /// Fixed weights for serving, converted to f32 on `device` when asked for.
     pub fn from_tensors(tensors: BTreeMap<String, Tensor>, device: &Device) -> Self {
         Self::new(Source::Given { tensors, asked: Mutex::default() }, device)
+    }
+
+    /// Fixed weights for serving, each read from its file when it is asked for, as f32 on `device`.
+    pub fn from_stored(tensors: Arc<StoredTensors>, device: &Device) -> Self {
+        Self::new(Source::Stored { tensors, asked: Mutex::default() }, device)
     }
 
     fn new(source: Source, device: &Device) -> Self {
@@ -113,6 +121,15 @@ impl Params {
     /// [`Error::Corrupt`] if a given weight is missing or has another shape, [`Error::Invalid`] if
     /// one name is asked for with two shapes.
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        Ok(self.get_as_stored(name, shape, init)?.to_dtype(self.dtype)?)
+    }
+
+    /// [`Params::get`], but a weight that lies in a file in half precision stays so on the CPU: for
+    /// layers that widen it where they use it.
+    ///
+    /// # Errors
+    /// As [`Params::get`].
+    pub fn get_as_stored(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         match &self.source {
             Source::Seeded { seed, vars } => {
                 let mut vars = lock(vars);
@@ -131,17 +148,33 @@ impl Params {
                 Ok(tensor)
             }
             Source::Given { tensors, asked } => {
-                let tensor = tensors
-                    .get(name)
-                    .ok_or_else(|| Error::corrupt(name, "the weight is missing"))?;
-                if tensor.dims() != shape {
-                    let message = format!("shape {:?}, expected {shape:?}", tensor.dims());
-                    return Err(Error::corrupt(name, message));
+                self.given(tensors.get(name).cloned(), (name, shape), asked)
+            }
+            Source::Stored { tensors, asked } => {
+                // Compared before it is read: a header may promise any size.
+                if let Some(stored) = tensors.shape(name).filter(|stored| *stored != shape) {
+                    return Err(misshapen(name, stored, shape));
                 }
-                lock(asked).insert(name.to_owned());
-                Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?.contiguous()?)
+                self.given(tensors.read_as_stored(name)?, (name, shape), asked)
             }
         }
+    }
+
+    /// A weight from elsewhere, noted as asked for.
+    fn given(
+        &self,
+        tensor: Option<Tensor>,
+        (name, shape): (&str, &[usize]),
+        asked: &Mutex<BTreeSet<String>>,
+    ) -> Result<Tensor> {
+        let tensor = tensor.ok_or_else(|| Error::corrupt(name, "the weight is missing"))?;
+        if tensor.dims() != shape {
+            return Err(misshapen(name, tensor.dims(), shape));
+        }
+        lock(asked).insert(name.to_owned());
+        let half = tensor.dtype() == DType::F16 && self.device.is_cpu();
+        let dtype = if half { DType::F16 } else { self.dtype };
+        Ok(tensor.to_device(&self.device)?.to_dtype(dtype)?.contiguous()?)
     }
 
     /// Checks that every given weight was asked for. Call it once the model is built.
@@ -149,9 +182,18 @@ impl Params {
     /// # Errors
     /// [`Error::Corrupt`] that names the first weight which no part of the model wants.
     pub fn finish(&self) -> Result<()> {
-        let Source::Given { tensors, asked } = &self.source else { return Ok(()) };
-        let asked = lock(asked);
-        match tensors.keys().find(|name| !asked.contains(*name)) {
+        let unused = match &self.source {
+            Source::Seeded { .. } => None,
+            Source::Given { tensors, asked } => {
+                let asked = lock(asked);
+                tensors.keys().find(|name| !asked.contains(*name)).cloned()
+            }
+            Source::Stored { tensors, asked } => {
+                let asked = lock(asked);
+                tensors.names().find(|name| !asked.contains(*name)).map(str::to_owned)
+            }
+        };
+        match unused {
             Some(name) => Err(Error::corrupt(name, "no part of the model uses this weight")),
             None => Ok(()),
         }
@@ -161,7 +203,7 @@ impl Params {
     pub fn vars(&self) -> BTreeMap<String, Var> {
         match &self.source {
             Source::Seeded { vars, .. } => lock(vars).clone(),
-            Source::Given { .. } => BTreeMap::new(),
+            Source::Given { .. } | Source::Stored { .. } => BTreeMap::new(),
         }
     }
 
@@ -176,8 +218,13 @@ impl Params {
                 .map(|(name, var)| Ok((name.clone(), var.as_tensor().detach().copy()?)))
                 .collect(),
             Source::Given { tensors, .. } => Ok(tensors.clone()),
+            Source::Stored { tensors, .. } => tensors.all(),
         }
     }
+}
+
+fn misshapen(name: &str, found: &[usize], expected: &[usize]) -> Error {
+    Error::corrupt(name, format!("shape {found:?}, expected {expected:?}"))
 }
 
 /// Bf16 has the range of f32, so that losses need no scaling, and CUDA devices multiply it many times

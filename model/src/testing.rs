@@ -28,18 +28,18 @@ pub fn tiny_bundle(seed: u64) -> Result<Bundle> {
 #[must_use]
 pub fn tiny_model() -> ModelConfig {
     ModelConfig {
-        image_tower: ImageTowerConfig::Conv(ConvConfig {
+        image_tower: Some(ImageTowerConfig::Conv(ConvConfig {
             size: 16,
             widths: vec![8, 16],
             groups: 4,
             ..ConvConfig::default()
-        }),
-        text_tower: TextTowerConfig::NgramBag(NgramBagConfig {
+        })),
+        text_tower: Some(TextTowerConfig::NgramBag(NgramBagConfig {
             buckets: 512,
             width: 16,
             gate: 4,
             hidden: 32,
-        }),
+        })),
         heads: HeadsConfig {
             shared: 32,
             matryoshka: vec![8, 16],
@@ -83,12 +83,10 @@ fn untrained(model: ModelConfig, seed: u64) -> Result<BundleBuilder> {
     let params = Params::seeded(seed, &Device::Cpu);
     // Building the networks asks for every weight, and asking makes it.
     DualEncoder::new(&model, &params)?;
-    let image = ImagePreprocessing {
-        size: model.image_tower.size() as u32,
-        ..ImagePreprocessing::default()
-    };
+    let image =
+        ImagePreprocessing { size: model.image_size()? as u32, ..ImagePreprocessing::default() };
     let text = TokenizerConfig::HashedNgrams(HashedNgrams {
-        buckets: model.text_tower.vocabulary() as u32,
+        buckets: model.vocabulary()? as u32,
         ..HashedNgrams::default()
     });
     let mut builder = BundleBuilder::new(model, image, text, params.tensors()?);

@@ -12,9 +12,18 @@ use crate::error::Result;
 use crate::params::Params;
 use crate::preprocess::TokenBatch;
 
+mod bert;
+mod clip_text;
+mod clip_vit;
 mod conv;
+mod efficientnet_lite;
 pub(crate) mod layers;
 mod ngram_bag;
+mod patches;
+mod resnet;
+mod siglip_text;
+mod siglip_vit;
+mod transformer;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +64,12 @@ pub trait TextTower: Debug + Send + Sync {
 
     /// D, the width of the features.
     fn width(&self) -> usize;
+
+    /// Whether every text of a batch costs what the longest one does, so that it is worth while to put
+    /// texts of one length together.
+    fn pads(&self) -> bool {
+        false
+    }
 }
 
 /// A row of a table of towers: what to write in a configuration to get it.
@@ -64,13 +79,18 @@ pub struct Entry {
     pub name: &'static str,
     /// A small valid configuration, as TOML.
     pub example: &'static str,
+    /// Whether it comes from a checkpoint and is served and read, but not trained here: it computes in
+    /// the type of its weights, and no gradient reaches them.
+    pub frozen: bool,
 }
 
 /// Every image tower.
-pub const IMAGE_TOWERS: &[Entry] = &[conv::ENTRY];
+pub const IMAGE_TOWERS: &[Entry] =
+    &[conv::ENTRY, clip_vit::ENTRY, siglip_vit::ENTRY, resnet::ENTRY, efficientnet_lite::ENTRY];
 
 /// Every text tower.
-pub const TEXT_TOWERS: &[Entry] = &[ngram_bag::ENTRY];
+pub const TEXT_TOWERS: &[Entry] =
+    &[ngram_bag::ENTRY, clip_text::ENTRY, siglip_text::ENTRY, bert::ENTRY];
 
 /// Builds the image tower that `config` describes; its weights are named `{prefix}.*`.
 ///
@@ -81,9 +101,19 @@ pub fn image(
     params: &Params,
     prefix: &str,
 ) -> Result<Box<dyn ImageTower>> {
-    match config {
-        ImageTowerConfig::Conv(config) => Ok(Box::new(conv::Conv::new(config, params, prefix)?)),
-    }
+    Ok(match config {
+        ImageTowerConfig::Conv(config) => Box::new(conv::Conv::new(config, params, prefix)?),
+        ImageTowerConfig::ClipVit(config) => {
+            Box::new(clip_vit::ClipVit::new(config, params, prefix)?)
+        }
+        ImageTowerConfig::SiglipVit(config) => {
+            Box::new(siglip_vit::SiglipVit::new(config, params, prefix)?)
+        }
+        ImageTowerConfig::Resnet(config) => Box::new(resnet::Resnet::new(config, params, prefix)?),
+        ImageTowerConfig::EfficientnetLite(config) => {
+            Box::new(efficientnet_lite::EfficientnetLite::new(config, params, prefix)?)
+        }
+    })
 }
 
 /// Builds the text tower that `config` describes; its weights are named `{prefix}.*`.
@@ -91,11 +121,18 @@ pub fn image(
 /// # Errors
 /// What [`Params::get`] answers for a weight that does not fit.
 pub fn text(config: &TextTowerConfig, params: &Params, prefix: &str) -> Result<Box<dyn TextTower>> {
-    match config {
+    Ok(match config {
         TextTowerConfig::NgramBag(config) => {
-            Ok(Box::new(ngram_bag::NgramBag::new(config, params, prefix)?))
+            Box::new(ngram_bag::NgramBag::new(config, params, prefix)?)
         }
-    }
+        TextTowerConfig::ClipText(config) => {
+            Box::new(clip_text::ClipText::new(config, params, prefix)?)
+        }
+        TextTowerConfig::SiglipText(config) => {
+            Box::new(siglip_text::SiglipText::new(config, params, prefix)?)
+        }
+        TextTowerConfig::Bert(config) => Box::new(bert::Bert::new(config, params, prefix)?),
+    })
 }
 
 impl ImageFeatures {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::golden::Golden;
 use super::manifest::{Manifest, Spaces, Training};
@@ -14,6 +14,7 @@ use super::{
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::infer::Networks;
+use crate::params::Params;
 use crate::preprocess::{ImagePreprocessing, TokenizerConfig};
 
 /// The parts of a bundle. Fill the fields and [`build`](BundleBuilder::build).
@@ -25,10 +26,10 @@ pub struct BundleBuilder {
     pub domain: String,
     /// Towers and heads.
     pub model: ModelConfig,
-    /// From a picture to the image tower's input; its size is the tower's.
-    pub image: ImagePreprocessing,
-    /// From a text to the text tower's input; its ids are the tower's.
-    pub text: TokenizerConfig,
+    /// From a picture to the image tower's input, where there is one; its size is the tower's.
+    pub image: Option<ImagePreprocessing>,
+    /// From a text to the text tower's input, where there is one; its ids are the tower's.
+    pub text: Option<TokenizerConfig>,
     /// The content of `tokenizer.json`, for towers that bring a tokenizer.
     pub tokenizer_json: Option<Vec<u8>>,
     /// The weights, as [`Params::tensors`](crate::Params::tensors) gives them.
@@ -40,9 +41,9 @@ pub struct BundleBuilder {
     pub logit_bias: f32,
     /// Where the weights come from.
     pub training: Training,
-    /// Pictures as files, at least one, whose vectors the bundle must reproduce.
+    /// Pictures as files, at least one if there is an image tower, whose vectors the bundle must reproduce.
     pub golden_images: Vec<Vec<u8>>,
-    /// Texts, at least one, whose vectors the bundle must reproduce.
+    /// Texts, at least one if there is a text tower, whose vectors the bundle must reproduce.
     pub golden_texts: Vec<String>,
     /// The content of `calibration.json`, when there is one.
     pub calibration: Option<Vec<u8>>,
@@ -53,16 +54,16 @@ impl BundleBuilder {
     #[must_use]
     pub fn new(
         model: ModelConfig,
-        image: ImagePreprocessing,
-        text: TokenizerConfig,
+        image: impl Into<Option<ImagePreprocessing>>,
+        text: impl Into<Option<TokenizerConfig>>,
         weights: BTreeMap<String, Tensor>,
     ) -> Self {
         Self {
             name: "unnamed".to_owned(),
             domain: "unknown".to_owned(),
             model,
-            image,
-            text,
+            image: image.into(),
+            text: text.into(),
             tokenizer_json: None,
             weights,
             weight_type: WeightType::default(),
@@ -86,8 +87,8 @@ impl BundleBuilder {
         let networks = Networks::new(
             &self.model,
             self.image.clone(),
-            (&self.text, self.tokenizer_json.as_deref()),
-            rounded,
+            (self.text.as_ref(), self.tokenizer_json.as_deref()),
+            &Params::from_tensors(rounded, &Device::Cpu),
         )?;
         let mut files: Files =
             Golden::compute(&networks, &self.golden_images, &self.golden_texts)?.to_files()?;

@@ -39,7 +39,8 @@ pub(super) fn bundle(manifest: &Manifest, bundle_json: &[u8]) -> String {
     list("diptych bundle digest 1", manifest.files.iter().chain([&own]))
 }
 
-fn list<'a>(title: &str, files: impl Iterator<Item = &'a FileEntry>) -> String {
+/// SHA-256 over the canonical list of these files.
+pub(super) fn list<'a>(title: &str, files: impl Iterator<Item = &'a FileEntry>) -> String {
     let mut files: Vec<_> = files.collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let lines =

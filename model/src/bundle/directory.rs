@@ -1,12 +1,14 @@
 //! A bundle's files on disk.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Files, GOLDEN_FOLDER, MANIFEST, Manifest, manifest, verify};
+use crate::bundle::stored::StoredFile;
 use crate::error::{Error, Result};
 
 /// Reads `bundle.json` and the files that it lists. Lengths are compared before a file is read, so
@@ -60,15 +62,15 @@ fn read_file(dir: &Path, path: &str, expected: Option<u64>) -> Result<Cow<'stati
 ///
 /// Replacing takes two renames, old away and new in. A crash between them leaves no `dir`, and
 /// beside it the old bundle as `.NAME.old-*` and the new one as `.NAME.new-*`, both complete.
-pub(super) fn write(files: &Files, dir: &Path) -> Result<()> {
-    let replaces = may_replace(dir)?;
+pub(super) fn write(files: &Files, stored: &[StoredFile], dir: &Path) -> Result<()> {
+    let replaces = may_replace(dir, files)?;
     let parent = match dir.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     fs::create_dir_all(parent).map_err(|error| Error::io(parent, error))?;
     let fresh = sibling(parent, dir, "new")?;
-    let moved = write_files(files, &fresh)
+    let moved = write_files(files, stored, &fresh)
         .and_then(|()| if replaces { replace(parent, dir, &fresh) } else { rename(&fresh, dir) });
     if moved.is_err() {
         // What is half written has a name of its own and no reader; the first error is the one to
@@ -89,14 +91,29 @@ fn replace(parent: &Path, dir: &Path, fresh: &Path) -> Result<()> {
     fs::remove_dir_all(&old).map_err(|error| Error::io(&old, error))
 }
 
-/// Whether there is something at `dir` that a bundle may replace; an error if it may not.
-fn may_replace(dir: &Path) -> Result<bool> {
+/// Whether there is something at `dir` that these files may replace; an error if they may not. A bundle
+/// replaces a bundle, and a checkpoint a folder that has nothing but what one has.
+fn may_replace(dir: &Path, files: &Files) -> Result<bool> {
     let mut entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(Error::io(dir, error)),
     };
-    if dir.join(MANIFEST).is_file() || entries.next().is_none() {
+    let own = files.contains_key(MANIFEST);
+    if dir.join(MANIFEST).is_file() && own {
+        return Ok(true);
+    }
+    let of_checkpoint = |entry: std::io::Result<fs::DirEntry>| {
+        let name = entry.map(|entry| entry.file_name());
+        name.is_ok_and(|name| {
+            let name = name.to_string_lossy();
+            let ends = |ending: &str| name.ends_with(ending);
+            !own && (files.keys().any(|path| path.split('/').next() == Some(&*name))
+                || ends(".safetensors")
+                || name == GOLDEN_FOLDER.trim_end_matches('/'))
+        })
+    };
+    if entries.all(of_checkpoint) {
         return Ok(true);
     }
     let message = format!("{} holds something that is not a bundle; give another", dir.display());
@@ -113,18 +130,34 @@ fn sibling(parent: &Path, dir: &Path, role: &str) -> Result<PathBuf> {
     Ok(parent.join(unique))
 }
 
-fn write_files(files: &Files, fresh: &Path) -> Result<()> {
-    let folder = fresh.join(GOLDEN_FOLDER);
-    fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, error))?;
+fn write_files(files: &Files, stored: &[StoredFile], fresh: &Path) -> Result<()> {
+    fs::create_dir_all(fresh).map_err(|error| Error::io(fresh, error))?;
+    let mut folders = BTreeSet::from([fresh.to_path_buf()]);
     for (path, content) in files {
         let full = fresh.join(path);
-        let refused = |error| Error::io(&full, error);
-        let mut file = File::create_new(&full).map_err(refused)?;
-        file.write_all(content).map_err(refused)?;
-        file.sync_all().map_err(refused)?;
+        if let Some(folder) = full.parent() {
+            fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+            folders.insert(folder.to_path_buf());
+        }
+        write_file(&full, |file| file.write_all(content).map_err(|error| Error::io(&full, error)))?;
     }
-    sync(&folder)?;
-    sync(fresh)
+    for source in stored {
+        let full = fresh.join(&source.name);
+        write_file(&full, |file| {
+            source.for_each_chunk(|bytes| {
+                file.write_all(bytes).map_err(|error| Error::io(&full, error))
+            })
+        })?;
+    }
+    // The deepest first: a name is durable once what it leads to is.
+    folders.iter().rev().try_for_each(|folder| sync(folder))
+}
+
+fn write_file(full: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let refused = |error| Error::io(full, error);
+    let mut file = File::create_new(full).map_err(refused)?;
+    fill(&mut file)?;
+    file.sync_all().map_err(refused)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 
 use super::verify::damaged;
-use super::{Files, GOLDEN_FOLDER, GOLDEN_VECTORS, WeightType, weights};
+use super::{Files, GOLDEN_FOLDER, GOLDEN_VECTORS, Manifest, WeightType, weights};
+use crate::config::{Modality, Space};
 use crate::error::{Error, Result};
 use crate::infer::{Networks, Vectors};
 use crate::preprocess::ImageLimits;
@@ -36,9 +37,15 @@ impl Golden {
         images: &[Vec<u8>],
         texts: &[String],
     ) -> Result<Self> {
-        for (field, count) in [("golden images", images.len()), ("golden texts", texts.len())] {
-            if !(1..=1000).contains(&count) {
-                return Err(Error::invalid(field, format!("are {count}, must be 1 to 1000")));
+        for (field, count, modality) in [
+            ("golden images", images.len(), Modality::Image),
+            ("golden texts", texts.len(), Modality::Text),
+        ] {
+            let allowed = if networks.has(modality) { 1..=1000 } else { 0..=0 };
+            if !allowed.contains(&count) {
+                let (least, most) = allowed.into_inner();
+                let message = format!("are {count}, must be {least} to {most}");
+                return Err(Error::invalid(field, message));
             }
         }
         let images = images.iter().enumerate().map(|(number, bytes)| {
@@ -57,12 +64,19 @@ impl Golden {
 
     /// The files that hold all of this.
     pub(super) fn to_files(&self) -> Result<Files> {
-        let tensors = BTreeMap::from([
-            ("image.shared".to_owned(), rows(&self.image_vectors, |v| &v.shared)?),
-            ("image.exclusive".to_owned(), rows(&self.image_vectors, |v| &v.exclusive)?),
-            ("text.shared".to_owned(), rows(&self.text_vectors, |v| &v.shared)?),
-            ("text.exclusive".to_owned(), rows(&self.text_vectors, |v| &v.exclusive)?),
-        ]);
+        let mut tensors = BTreeMap::new();
+        for (kind, vectors) in [("image", &self.image_vectors), ("text", &self.text_vectors)] {
+            if vectors.is_empty() {
+                continue;
+            }
+            let shared: Vec<&[f32]> = vectors.iter().map(|each| each.shared.as_slice()).collect();
+            tensors.insert(format!("{kind}.shared"), rows(&shared)?);
+            let exclusive: Vec<&[f32]> =
+                vectors.iter().filter_map(|each| each.exclusive.as_deref()).collect();
+            if !exclusive.is_empty() {
+                tensors.insert(format!("{kind}.exclusive"), rows(&exclusive)?);
+            }
+        }
         let vectors = weights::encode(&tensors, WeightType::F32)?;
         let mut files = self.images.clone();
         files.extend(self.texts.clone());
@@ -74,25 +88,40 @@ impl Golden {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when inputs and vectors do not match in number.
-    pub(super) fn from_files(files: &Files) -> Result<Self> {
+    pub(super) fn from_files(files: &Files, manifest: &Manifest) -> Result<Self> {
+        let Manifest { model, spaces, .. } = manifest;
         let inputs = |kind: &str| -> BTreeMap<_, _> {
             let prefix = format!("{GOLDEN_FOLDER}{kind}-");
             let named = files.iter().filter(|(path, _)| path.starts_with(&prefix));
             named.map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
         };
         let tensors = weights::decode(GOLDEN_VECTORS, &files[GOLDEN_VECTORS])?;
-        let vectors = |kind: &str, count: usize| -> Result<Vec<Vectors>> {
+        let vectors = |modality: Modality, count: usize| -> Result<Vec<Vectors>> {
+            let kind = match modality {
+                Modality::Image => "image",
+                Modality::Text => "text",
+            };
+            if count == 0 {
+                return Ok(Vec::new());
+            }
             let shared = unrolled(&tensors, &format!("{kind}.shared"), count)?;
-            let exclusive = unrolled(&tensors, &format!("{kind}.exclusive"), count)?;
+            let exclusive = match spaces.get(modality, Space::Exclusive) {
+                None => vec![None; count],
+                Some(_) => {
+                    let rows = unrolled(&tensors, &format!("{kind}.exclusive"), count)?;
+                    rows.into_iter().map(Some).collect()
+                }
+            };
             let pairs = shared.into_iter().zip(exclusive);
             Ok(pairs.map(|(shared, exclusive)| Vectors { shared, exclusive }).collect())
         };
         let (images, texts) = (inputs("image"), inputs("text"));
-        if images.is_empty() || texts.is_empty() {
+        let lacks = |modality, inputs: &BTreeMap<_, _>| model.has(modality) == inputs.is_empty();
+        if lacks(Modality::Image, &images) || lacks(Modality::Text, &texts) {
             return Err(damaged(GOLDEN_FOLDER, "lacks golden pictures or golden texts"));
         }
-        let image_vectors = vectors("image", images.len())?;
-        let text_vectors = vectors("text", texts.len())?;
+        let image_vectors = vectors(Modality::Image, images.len())?;
+        let text_vectors = vectors(Modality::Text, texts.len())?;
         Ok(Self { images, texts, image_vectors, text_vectors })
     }
 
@@ -107,11 +136,12 @@ impl Golden {
         let paths = self.images.keys().chain(self.texts.keys());
         let expected = self.image_vectors.iter().chain(&self.text_vectors);
         for ((path, expected), got) in paths.zip(expected).zip(images.iter().chain(&texts)) {
-            let pairs = [
-                ("shared", &expected.shared, &got.shared),
-                ("exclusive", &expected.exclusive, &got.exclusive),
-            ];
-            for (space, expected, got) in pairs {
+            let shared = ("shared", expected.shared.as_slice(), got.shared.as_slice());
+            let exclusive = expected.exclusive.as_deref();
+            let exclusive = exclusive.map(|exclusive| {
+                ("exclusive", exclusive, got.exclusive.as_deref().unwrap_or_default())
+            });
+            for (space, expected, got) in std::iter::once(shared).chain(exclusive) {
                 let cosine = cosine(expected, got);
                 if cosine.is_nan() || cosine < LEAST_COSINE {
                     let wrong = format!(
@@ -155,11 +185,10 @@ fn extension(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// One part of each vector pair as a tensor, (n, dims).
-fn rows(vectors: &[Vectors], part: impl Fn(&Vectors) -> &Vec<f32>) -> Result<Tensor> {
-    let values: Vec<f32> = vectors.iter().flat_map(&part).copied().collect();
-    let dims = vectors.first().map_or(0, |vector| part(vector).len());
-    Ok(Tensor::from_vec(values, (vectors.len(), dims), &Device::Cpu)?)
+/// Vectors of one length as a tensor, (n, dims).
+fn rows(vectors: &[&[f32]]) -> Result<Tensor> {
+    let dims = vectors.first().map_or(0, |vector| vector.len());
+    Ok(Tensor::from_vec(vectors.concat(), (vectors.len(), dims), &Device::Cpu)?)
 }
 
 /// The rows of the tensor `name`, which must be `count`.

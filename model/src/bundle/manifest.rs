@@ -28,10 +28,12 @@ pub struct Manifest {
     pub model: ModelConfig,
     /// Dimensions of the vectors.
     pub spaces: Spaces,
-    /// From a picture to the image tower's input. Determines vectors.
-    pub image: ImagePreprocessing,
-    /// From a text to the text tower's input. Determines vectors.
-    pub text: TokenizerConfig,
+    /// From a picture to the image tower's input, where there is one. Determines vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImagePreprocessing>,
+    /// From a text to the text tower's input, where there is one. Determines vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TokenizerConfig>,
     /// What a cosine similarity of shared vectors is multiplied by to give a logit.
     pub logit_scale: f32,
     /// What is then added.
@@ -47,10 +49,12 @@ pub struct Manifest {
 pub struct Spaces {
     /// Where pictures and texts meet.
     pub shared: SpaceInfo,
-    /// What only the picture says.
-    pub exclusive_image: SpaceInfo,
-    /// What only the wording says.
-    pub exclusive_text: SpaceInfo,
+    /// What only the picture says, where the model tells it apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive_image: Option<SpaceInfo>,
+    /// What only the wording says, where the model tells it apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive_text: Option<SpaceInfo>,
 }
 
 /// The dimensions of one space.
@@ -107,26 +111,45 @@ impl Spaces {
     #[must_use]
     pub fn of(model: &ModelConfig) -> Self {
         let heads = &model.heads;
-        let plain = |dims| SpaceInfo { dims, prefixes: Vec::new() };
+        let exclusive = |modality, dims: usize| {
+            let there = dims > 0 && model.has(modality);
+            there.then_some(SpaceInfo { dims, prefixes: Vec::new() })
+        };
         Self {
             shared: SpaceInfo { dims: heads.shared, prefixes: heads.matryoshka.clone() },
-            exclusive_image: plain(heads.exclusive_image),
-            exclusive_text: plain(heads.exclusive_text),
+            exclusive_image: exclusive(Modality::Image, heads.exclusive_image),
+            exclusive_text: exclusive(Modality::Text, heads.exclusive_text),
         }
     }
 
-    /// The space in which the `space` vectors of a modality live.
+    /// The space in which the `space` vectors of a modality live, where there is one.
     #[must_use]
-    pub fn get(&self, modality: Modality, space: Space) -> &SpaceInfo {
+    pub fn get(&self, modality: Modality, space: Space) -> Option<&SpaceInfo> {
         match (space, modality) {
-            (Space::Shared, _) => &self.shared,
-            (Space::Exclusive, Modality::Image) => &self.exclusive_image,
-            (Space::Exclusive, Modality::Text) => &self.exclusive_text,
+            (Space::Shared, _) => Some(&self.shared),
+            (Space::Exclusive, Modality::Image) => self.exclusive_image.as_ref(),
+            (Space::Exclusive, Modality::Text) => self.exclusive_text.as_ref(),
         }
     }
 }
 
 impl Manifest {
+    /// How pictures are fitted.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] for a bundle of texts alone.
+    pub fn image(&self) -> Result<&ImagePreprocessing> {
+        self.image.as_ref().ok_or(Error::Absent { part: "image tower" })
+    }
+
+    /// How texts become ids.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] for a bundle of pictures alone.
+    pub fn text(&self) -> Result<&TokenizerConfig> {
+        self.text.as_ref().ok_or(Error::Absent { part: "text tower" })
+    }
+
     /// Reads the typed manifest out of the parsed `bundle.json`.
     pub(super) fn from_value(value: &Value) -> Result<Self> {
         // Asked first, so that a bundle of the future is told apart from a damaged one.

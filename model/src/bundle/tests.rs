@@ -196,8 +196,8 @@ fn canonical_json_sorts_keys_and_has_no_space() {
 #[test]
 fn weights_survive_storing_within_their_type() {
     let values = [0.1_f32, -2.5, 3.0e-5, 1000.3];
-    let matrix = Tensor::new(&[values], &candle_core::Device::Cpu).unwrap();
-    let vector = Tensor::new(&values, &candle_core::Device::Cpu).unwrap();
+    let matrix = Tensor::new(&[values], &Device::Cpu).unwrap();
+    let vector = Tensor::new(&values, &Device::Cpu).unwrap();
     let tensors = BTreeMap::from([("m".to_owned(), matrix), ("v".to_owned(), vector)]);
     for (kind, tolerance) in [(WeightType::F32, 0.0), (WeightType::F16, 1e-3)] {
         let bytes = weights::encode(&tensors, kind).unwrap();
@@ -214,7 +214,7 @@ fn weights_survive_storing_within_their_type() {
 #[test]
 fn weights_that_cannot_be_stored_are_refused() {
     for value in [f32::NAN, f32::INFINITY, 70_000.0] {
-        let tensor = Tensor::new(&[[value]], &candle_core::Device::Cpu).unwrap();
+        let tensor = Tensor::new(&[[value]], &Device::Cpu).unwrap();
         let tensors = BTreeMap::from([("w".to_owned(), tensor)]);
         let error = weights::encode(&tensors, WeightType::F16).unwrap_err();
         assert!(error.to_string().starts_with("weight w"), "{error}");
@@ -237,7 +237,7 @@ fn weights_that_do_not_fit_the_networks_are_named() {
     let left_over: Change =
         &|tensors| drop(tensors.insert("spare".into(), tensors[&first].clone()));
     let misshapen: Change = &|tensors| {
-        let column = Tensor::new(&[[1.0_f32]], &candle_core::Device::Cpu).unwrap();
+        let column = Tensor::new(&[[1.0_f32]], &Device::Cpu).unwrap();
         tensors.insert(first.clone(), column);
     };
     for (name, change) in [(first.as_str(), missing), ("spare", left_over), (&first, misshapen)] {
@@ -282,7 +282,7 @@ fn a_bundle_may_bring_its_tokenizer() {
     let mut builder = BundleBuilder::new(
         tiny.manifest().model.clone(),
         tiny.manifest().image.clone(),
-        serde_json::from_value(text).unwrap(),
+        serde_json::from_value::<crate::preprocess::TokenizerConfig>(text).unwrap(),
         tiny.weights().unwrap(),
     );
     builder.golden_images = vec![crate::testing::disc(20, 20).unwrap()];

@@ -7,7 +7,7 @@ use super::{
     TOKENIZER, WEIGHTS, digest,
 };
 use crate::error::{Error, Result};
-use crate::preprocess::TokenizerConfig;
+use crate::preprocess::{ImagePreprocessing, TokenizerConfig};
 
 /// Checks that the list and the files agree: each listed file is there with its length and
 /// SHA-256, nothing else is, and what every bundle needs is listed.
@@ -26,10 +26,10 @@ pub(super) fn files(manifest: &Manifest, files: &Files) -> Result<()> {
     }
     let has_tokenizer = listed.contains(TOKENIZER);
     match manifest.text {
-        TokenizerConfig::Huggingface(_) if !has_tokenizer => {
+        Some(TokenizerConfig::Huggingface(_)) if !has_tokenizer => {
             Err(damaged(TOKENIZER, "is not listed, but the text tower needs it"))
         }
-        TokenizerConfig::HashedNgrams(_) if has_tokenizer => {
+        Some(TokenizerConfig::HashedNgrams(_)) | None if has_tokenizer => {
             Err(manifest_error("lists `tokenizer.json`, which hashed n-grams do not use"))
         }
         _ => [WEIGHTS, GOLDEN_VECTORS]
@@ -70,23 +70,7 @@ pub(super) fn path(path: &str) -> Result<()> {
 
 /// Checks that the settings are in range and agree with each other.
 pub(super) fn settings(manifest: &Manifest) -> Result<()> {
-    let in_range = manifest
-        .model
-        .validate()
-        .and_then(|()| manifest.image.validate())
-        .and_then(|()| manifest.text.validate());
-    in_range.map_err(|error| manifest_error(&format!("has a setting out of range ({error})")))?;
-    let tower = manifest.model.image_tower.size();
-    if tower != manifest.image.size as usize {
-        let wrong =
-            format!("gives pictures of {} px to a tower of {tower} px", manifest.image.size);
-        return Err(manifest_error(&wrong));
-    }
-    let tower = manifest.model.text_tower.vocabulary();
-    if tower != manifest.text.vocabulary() as usize {
-        let wrong = format!("gives {} token ids to a tower of {tower}", manifest.text.vocabulary());
-        return Err(manifest_error(&wrong));
-    }
+    towers(manifest).map_err(|wrong| manifest_error(&wrong))?;
     if manifest.spaces != Spaces::of(&manifest.model) {
         return Err(manifest_error("states spaces other than those of its heads"));
     }
@@ -97,6 +81,34 @@ pub(super) fn settings(manifest: &Manifest) -> Result<()> {
         Ok(())
     } else {
         Err(manifest_error("has a logit bias that is not finite"))
+    }
+}
+
+/// Checks that towers, preprocessing and heads are in range and fit each other; else what is wrong.
+pub(super) fn towers(manifest: &Manifest) -> std::result::Result<(), String> {
+    let in_range = manifest
+        .model
+        .validate()
+        .and_then(|()| manifest.image.as_ref().map_or(Ok(()), ImagePreprocessing::validate))
+        .and_then(|()| manifest.text.as_ref().map_or(Ok(()), TokenizerConfig::validate));
+    in_range.map_err(|error| format!("has a setting out of range ({error})"))?;
+    match (&manifest.model.image_tower, &manifest.image) {
+        (None, None) => {}
+        (Some(tower), Some(image)) if tower.size() == image.size as usize => {}
+        (Some(tower), Some(image)) => {
+            let size = tower.size();
+            return Err(format!("gives pictures of {} px to a tower of {size} px", image.size));
+        }
+        _ => return Err("has an image tower without preprocessing, or the reverse".to_owned()),
+    }
+    match (&manifest.model.text_tower, &manifest.text) {
+        (None, None) => Ok(()),
+        (Some(tower), Some(text)) if tower.vocabulary() == text.vocabulary() as usize => Ok(()),
+        (Some(tower), Some(text)) => {
+            let rows = tower.vocabulary();
+            Err(format!("gives {} token ids to a tower of {rows}", text.vocabulary()))
+        }
+        _ => Err("has a text tower without a tokenizer, or the reverse".to_owned()),
     }
 }
 

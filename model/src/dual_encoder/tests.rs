@@ -22,8 +22,8 @@ fn small() -> ModelConfig {
         ..HeadsConfig::default()
     };
     ModelConfig {
-        image_tower: ImageTowerConfig::Conv(conv),
-        text_tower: TextTowerConfig::NgramBag(bag),
+        image_tower: Some(ImageTowerConfig::Conv(conv)),
+        text_tower: Some(TextTowerConfig::NgramBag(bag)),
         heads,
     }
 }
@@ -46,7 +46,8 @@ fn loss(model: &DualEncoder, images: &Encoding, texts: &Encoding) -> Tensor {
     let labels = Tensor::arange(0, images.shared.dim(0).unwrap() as u32, &Device::Cpu).unwrap();
     let shared = cross_entropy(&log_softmax(&logits).unwrap(), &labels).unwrap();
     let exclusive = [images, texts].map(|encoding| {
-        let logits = similarity(&encoding.exclusive, &encoding.exclusive).unwrap();
+        let logits =
+            similarity(encoding.exclusive().unwrap(), encoding.exclusive().unwrap()).unwrap();
         let target = values(6, logits.dims()).unwrap().to_dtype(DType::F32).unwrap();
         (logits - target).unwrap().sqr().unwrap().mean_all().unwrap()
     });
@@ -82,7 +83,7 @@ fn towers_in_half_precision_give_nearly_the_same_vectors_and_the_same_types() {
             let length = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(length.is_finite() && length > 0.0, "{name}: {length}");
         }
-        [images.shared, images.exclusive, texts.shared, texts.exclusive]
+        [images.shared, images.exclusive.unwrap(), texts.shared, texts.exclusive.unwrap()]
     };
     let exact = encode(DType::F32);
     for (dtype, tolerance) in [(DType::BF16, 1e-2), (DType::F16, 1e-4)] {
@@ -148,8 +149,8 @@ fn rows_have_unit_length_and_the_configured_widths() {
     // Enough pictures that a rectifier would switch off all ten hidden units of one of them.
     let images = model.encode_images(&pixels(64)).unwrap();
     let texts = model.encode_texts(&tokens(64)).unwrap();
-    let widths = [(&images.shared, 12), (&images.exclusive, 6), (&texts.shared, 12)];
-    for (rows, width) in widths.into_iter().chain([(&texts.exclusive, 5)]) {
+    let widths = [(&images.shared, 12), (images.exclusive().unwrap(), 6), (&texts.shared, 12)];
+    for (rows, width) in widths.into_iter().chain([(texts.exclusive().unwrap(), 5)]) {
         assert_eq!(rows.dims(), [64, width]);
         for length in rows.sqr().unwrap().sum(1).unwrap().to_vec1::<f32>().unwrap() {
             assert!((length - 1.0).abs() < 1e-5);
@@ -207,7 +208,7 @@ proptest! {
         let together = model.encode_images(&pixels).unwrap();
         let alone = model.encode_images(&pixels.narrow(0, pick, 1).unwrap()).unwrap();
         for (alone, together) in
-            [(&alone.shared, &together.shared), (&alone.exclusive, &together.exclusive)]
+            [(&alone.shared, &together.shared), (alone.exclusive().unwrap(), together.exclusive().unwrap())]
         {
             let dots = similarity(alone, &together.narrow(0, pick, 1).unwrap()).unwrap();
             prop_assert!(1.0 - dots.to_vec2::<f32>().unwrap()[0][0] <= 1e-5);

@@ -2,12 +2,12 @@
 
 mod config;
 mod ngrams;
+mod subwords;
 #[cfg(test)]
 mod tests;
 
-use tokenizers::Tokenizer;
-
-pub use self::config::{HashedNgrams, HuggingFace, TokenizerConfig};
+pub use self::config::{Cut, HashedNgrams, HuggingFace, TokenizerConfig};
+use self::subwords::Subwords;
 use crate::error::{Error, Result};
 
 /// The ids of one text, word by word.
@@ -70,6 +70,13 @@ impl TokenBatch {
         self.text_offsets.len().saturating_sub(1)
     }
 
+    /// The ids of text number `text`, in order.
+    #[must_use]
+    pub fn text(&self, text: usize) -> &[u32] {
+        let word = |at: usize| self.word_offsets[self.text_offsets[at] as usize] as usize;
+        &self.ids[word(text)..word(text + 1)]
+    }
+
     /// The number of words of all texts.
     #[must_use]
     pub fn words(&self) -> usize {
@@ -110,7 +117,7 @@ impl Words {
 
 enum Engine {
     Ngrams(HashedNgrams),
-    HuggingFace { tokenizer: Box<Tokenizer>, settings: HuggingFace },
+    HuggingFace(Box<Subwords>),
 }
 
 impl std::fmt::Debug for TextPreprocessor {
@@ -136,10 +143,9 @@ impl TextPreprocessor {
                 let message = "is `hashed_ngrams`, which takes no tokenizer.json";
                 return Err(Error::invalid("text.kind", message));
             }
-            (TokenizerConfig::Huggingface(settings), Some(json)) => Engine::HuggingFace {
-                tokenizer: Box::new(load_tokenizer(json, settings)?),
-                settings: settings.clone(),
-            },
+            (TokenizerConfig::Huggingface(settings), Some(json)) => {
+                Engine::HuggingFace(Box::new(Subwords::new(json, settings)?))
+            }
             (TokenizerConfig::Huggingface(_), None) => {
                 let message = "is `huggingface`, which needs a tokenizer.json";
                 return Err(Error::invalid("text.kind", message));
@@ -166,6 +172,12 @@ impl TextPreprocessor {
             return Err(Error::limit("text bytes", max_bytes as u64, text.len() as u64));
         }
         let mut used = &text[..text.floor_char_boundary(max_bytes)];
+        if let Engine::HuggingFace(subwords) = &self.engine
+            && subwords.cuts_ids()
+        {
+            let tokens = subwords.sequence(used, truncate)?;
+            return Ok(Tokens { truncated: tokens.used_bytes < text.len(), ..tokens });
+        }
         let mut words = self.words(used)?;
         let max_ids = self.config.max_ids();
         if words.ids.len() > max_ids {
@@ -203,33 +215,10 @@ impl TextPreprocessor {
     fn words(&self, text: &str) -> Result<Words> {
         match &self.engine {
             Engine::Ngrams(settings) => Ok(ngrams::words(text, settings)),
-            Engine::HuggingFace { .. } if text.trim().is_empty() => Ok(Words::default()),
-            Engine::HuggingFace { tokenizer, settings } => {
-                let encoding =
-                    tokenizer.encode_fast(text, settings.special_tokens).map_err(|_| {
-                        Error::invalid("text", "cannot be split by the bundle's tokenizer")
-                    })?;
-                let ids = encoding.get_ids().to_vec();
+            Engine::HuggingFace(subwords) => {
+                let ids = subwords.ids(text)?;
                 Ok(Words { lengths: vec![1; ids.len()], ids })
             }
         }
-    }
-}
-
-fn load_tokenizer(json: &[u8], settings: &HuggingFace) -> Result<Tokenizer> {
-    let corrupt = |message: String| Error::corrupt("tokenizer.json", message);
-    let mut tokenizer = Tokenizer::from_bytes(json)
-        .map_err(|error| corrupt(format!("is not a Hugging Face tokenizer: {error}")))?;
-    // Cutting and padding are this crate's business: a bag needs no padding, and a cut is reported.
-    tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(|error| corrupt(error.to_string()))?;
-    let largest = tokenizer.get_vocab(true).into_values().max();
-    match largest {
-        None => Err(corrupt("has no tokens".into())),
-        Some(largest) if largest >= settings.vocabulary => Err(corrupt(format!(
-            "has ids up to {largest}, but `text.vocabulary` is {}",
-            settings.vocabulary
-        ))),
-        Some(_) => Ok(tokenizer),
     }
 }

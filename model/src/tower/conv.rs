@@ -13,8 +13,11 @@ use crate::error::Result;
 use crate::ops::{self, Activation};
 use crate::params::Params;
 
-pub(super) const ENTRY: Entry =
-    Entry { name: "conv", example: "kind = \"conv\"\nsize = 16\nwidths = [8, 16]\ngroups = 4\n" };
+pub(super) const ENTRY: Entry = Entry {
+    name: "conv",
+    example: "kind = \"conv\"\nsize = 16\nwidths = [8, 16]\ngroups = 4\n",
+    frozen: false,
+};
 
 /// Channels of a picture.
 const COLOURS: usize = 3;

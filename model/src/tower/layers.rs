@@ -3,6 +3,9 @@
 //! Layers keep the tensors that share their storage with the trained variables and compute
 //! everything else in `forward`, so that they follow each optimizer step.
 
+pub(crate) mod folded;
+pub(crate) mod frozen;
+
 use candle_core::Tensor;
 
 use crate::error::Result;
@@ -13,7 +16,7 @@ use crate::params::{Init, Params};
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
 }
 
 impl Linear {
@@ -22,13 +25,24 @@ impl Linear {
         let init = Init::Kaiming { fan_in: inputs };
         Ok(Self {
             weight: params.get(&format!("{name}.weight"), &[outputs, inputs], init)?,
-            bias: params.get(&format!("{name}.bias"), &[outputs], Init::Zeros)?,
+            bias: Some(params.get(&format!("{name}.bias"), &[outputs], Init::Zeros)?),
         })
+    }
+
+    /// The same without a bias.
+    pub(crate) fn without_bias(
+        params: &Params,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+    ) -> Result<Self> {
+        let init = Init::Kaiming { fan_in: inputs };
+        let weight = params.get(&format!("{name}.weight"), &[outputs, inputs], init)?;
+        Ok(Self { weight, bias: None })
     }
 
     /// (N, I) to (N, O).
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::linear(x, &self.weight, Some(&self.bias))?)
+        Ok(ops::linear(x, &self.weight, self.bias.as_ref())?)
     }
 }
 

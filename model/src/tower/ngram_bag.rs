@@ -18,6 +18,7 @@ use crate::preprocess::TokenBatch;
 pub(super) const ENTRY: Entry = Entry {
     name: "ngram_bag",
     example: "kind = \"ngram_bag\"\nbuckets = 64\nwidth = 8\ngate = 4\nhidden = 16\n",
+    frozen: false,
 };
 
 /// The tower. Features are the normalised sum and the hidden layer side by side, so that a head

@@ -442,7 +442,7 @@ pub struct Model {
     /// What it knows, in words: `emoji`, `photographs`.
     #[prost(string, tag = "3")]
     pub domain: ::prost::alloc::string::String,
-    /// Its spaces.
+    /// Its spaces, of the modalities that it embeds. A checkpoint of others has no EXCLUSIVE ones.
     #[prost(message, repeated, tag = "4")]
     pub spaces: ::prost::alloc::vec::Vec<SpaceInfo>,
     /// Whether it is the default for new collections.
@@ -454,7 +454,7 @@ pub struct Model {
     /// Whether scores can be turned into probabilities.
     #[prost(bool, tag = "7")]
     pub calibrated: bool,
-    /// Longest text in bytes that is embedded whole.
+    /// Longest text in bytes that is embedded whole, if it has no more tokens than the encoder takes; 0 when it embeds no texts.
     #[prost(uint32, tag = "8")]
     pub text_bytes: u32,
     /// The share of true pairs that `Hit.probability` assumes, between 0 and 1; 0 when it is not calibrated.
@@ -5180,6 +5180,8 @@ pub enum ErrorReason {
     SourceMissing = 58,
     /// FAILED_PRECONDITION: the re-embedded collection is not as it should be; the alias stays where it is.
     VerificationFailed = 59,
+    /// FAILED_PRECONDITION: the bundle embeds pictures alone, or texts alone, and this is the other.
+    ModalityUnsupported = 60,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -5239,6 +5241,7 @@ impl ErrorReason {
             Self::ReembedState => "ERROR_REASON_REEMBED_STATE",
             Self::SourceMissing => "ERROR_REASON_SOURCE_MISSING",
             Self::VerificationFailed => "ERROR_REASON_VERIFICATION_FAILED",
+            Self::ModalityUnsupported => "ERROR_REASON_MODALITY_UNSUPPORTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -5297,6 +5300,7 @@ impl ErrorReason {
             "ERROR_REASON_REEMBED_STATE" => Some(Self::ReembedState),
             "ERROR_REASON_SOURCE_MISSING" => Some(Self::SourceMissing),
             "ERROR_REASON_VERIFICATION_FAILED" => Some(Self::VerificationFailed),
+            "ERROR_REASON_MODALITY_UNSUPPORTED" => Some(Self::ModalityUnsupported),
             _ => None,
         }
     }

@@ -18,6 +18,13 @@ pub enum Fit {
     Squeeze,
     /// The largest centred square, scaled to the size; what lies outside is lost.
     CropCentre,
+    /// The whole picture scaled until its shorter side has so many pixels, then the square in the centre of
+    /// that: how CLIP was trained. The longer side is rounded down, and so is where the square begins.
+    ScaleThenCrop {
+        /// Length of the shorter side after scaling, at least the size of the square and at most four
+        /// times as much.
+        shorter: u32,
+    },
 }
 
 /// The resampling filter. Each is a convolution whose support grows with the reduction
@@ -105,6 +112,13 @@ impl ImagePreprocessing {
             let message = format!("is {}, must be 1 to {}", self.size, Self::MAX_SIZE);
             return Err(Error::invalid("image.size", message));
         }
+        if let Fit::ScaleThenCrop { shorter } = self.fit
+            && !(self.size..=4 * self.size).contains(&shorter)
+        {
+            let message =
+                format!("is {shorter}, must be {} to {}", self.size, 4 * u64::from(self.size));
+            return Err(Error::invalid("image.fit.shorter", message));
+        }
         if !self.mean.iter().all(|mean| mean.is_finite()) {
             return Err(Error::invalid("image.mean", "must be finite"));
         }
@@ -135,7 +149,10 @@ impl ImagePreprocessing {
         }
         match self.fit {
             Fit::PadWhite => self.pad(picture),
-            Fit::Squeeze => self.resize(picture, self.size, self.size, options(self.filter)),
+            Fit::Squeeze => {
+                self.across_then_down(picture, (0.0, f64::from(width)), (0.0, f64::from(height)))
+            }
+            Fit::ScaleThenCrop { shorter } => self.scale_then_crop(picture, shorter),
             Fit::CropCentre => {
                 let side = f64::from(width.min(height));
                 let left = (f64::from(width) - side) / 2.0;
@@ -175,6 +192,36 @@ impl ImagePreprocessing {
         let top = i64::from((self.size - scaled_height) / 2);
         image::imageops::replace(&mut square, &inner, left, top);
         Ok(square)
+    }
+
+    /// Only the part that is kept is computed: of a long thin picture the rest would be huge. The filter
+    /// sees the picture's pixels beyond that part, so the values are those of scaling first.
+    fn scale_then_crop(&self, picture: &RgbImage, shorter: u32) -> Result<RgbImage> {
+        let (width, height) = picture.dimensions();
+        let shortest = u64::from(width.min(height));
+        // The part that is kept, along one axis: where it begins and its length, in pixels of the picture.
+        let kept = |side: u32| {
+            let scaled = u64::from(shorter) * u64::from(side) / shortest;
+            let first = (scaled - u64::from(self.size)) / 2;
+            let scale = f64::from(side) / scaled as f64;
+            (first as f64 * scale, f64::from(self.size) * scale)
+        };
+        self.across_then_down(picture, kept(width), kept(height))
+    }
+
+    /// Resamples a part of the picture, (first, length) along each axis, to the square: rows first, then
+    /// columns, rounded to whole levels between, as Pillow does. The library alone takes the cheaper order.
+    fn across_then_down(
+        &self,
+        picture: &RgbImage,
+        (left, width): (f64, f64),
+        (top, height): (f64, f64),
+    ) -> Result<RgbImage> {
+        let rows = picture.height();
+        let across = options(self.filter).crop(left, 0.0, width, f64::from(rows));
+        let across = self.resize(picture, self.size, rows, across)?;
+        let down = options(self.filter).crop(0.0, top, f64::from(self.size), height);
+        self.resize(&across, self.size, self.size, down)
     }
 
     fn resize(

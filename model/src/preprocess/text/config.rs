@@ -57,9 +57,34 @@ pub struct HuggingFace {
     /// Longest text in bytes. Default 8,192; 16 to 2^20.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: usize,
-    /// Most ids of one text. Default 32,768; 256 to 2^20.
+    /// Most ids of one text, those that the tokenizer adds among them. Default 32,768; 256 to 2^20, with
+    /// `cut = "ids"` 3 to 2^20.
     #[serde(default = "default_max_ids")]
     pub max_ids: usize,
+    /// How a text with too many ids is cut.
+    #[serde(default, skip_serializing_if = "Cut::is_default")]
+    pub cut: Cut,
+    /// What is put before each text, as `query: ` for the E5 family. At most 1,024 bytes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+}
+
+/// How a text with too many ids is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cut {
+    /// The text is cut, and its beginning tokenized as if it were all.
+    #[default]
+    Text,
+    /// The ids are cut, and those that the tokenizer adds stand around the rest: what `transformers` does.
+    Ids,
+}
+
+impl Cut {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn default_buckets() -> u32 {
@@ -141,7 +166,11 @@ impl TokenizerConfig {
         const LARGEST: usize = 1 << 20;
         const VOCABULARY: usize = 1 << 24;
         in_range("text.max_bytes", self.max_bytes(), 16, LARGEST)?;
-        in_range("text.max_ids", self.max_ids(), 256, LARGEST)?;
+        let least_ids = match self {
+            Self::Huggingface(HuggingFace { cut: Cut::Ids, .. }) => 3,
+            _ => 256,
+        };
+        in_range("text.max_ids", self.max_ids(), least_ids, LARGEST)?;
         match self {
             Self::HashedNgrams(settings) => {
                 in_range("text.buckets", settings.buckets as usize, 2, VOCABULARY)?;
@@ -150,6 +179,7 @@ impl TokenizerConfig {
                 in_range("text.cjk_max", settings.cjk_max, 1, 16)
             }
             Self::Huggingface(settings) => {
+                in_range("text.prefix", settings.prefix.len(), 0, 1024)?;
                 in_range("text.vocabulary", settings.vocabulary as usize, 1, VOCABULARY)
             }
         }
