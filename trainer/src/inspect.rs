@@ -35,6 +35,8 @@ pub struct Inspection {
 pub enum Golden {
     /// They give the vectors that they must give.
     Reproduced,
+    /// A checkpoint of others has none.
+    Absent,
     /// They do not, or the weights do not fit: why.
     Failed(String),
 }
@@ -52,6 +54,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection> {
         bytes: bundle.files().values().map(|content| content.len() as u64).sum(),
         parameters: weights.values().map(Tensor::elem_count).sum(),
         golden: match Encoder::open(&bundle) {
+            Ok(encoder) if !encoder.proved() => Golden::Absent,
             Ok(_) => Golden::Reproduced,
             Err(error) => Golden::Failed(error.to_string()),
         },
@@ -73,7 +76,7 @@ impl fmt::Display for Inspection {
             (Modality::Image, Space::Exclusive),
             (Modality::Text, Space::Exclusive),
         ] {
-            let info = manifest.spaces.get(modality, space);
+            let Some(info) = manifest.spaces.get(modality, space) else { continue };
             let name = match (modality, space) {
                 (_, Space::Shared) => "shared",
                 (Modality::Image, Space::Exclusive) => "exclusive of pictures",
@@ -81,13 +84,17 @@ impl fmt::Display for Inspection {
             };
             writeln!(f, "space {name}: {} dimensions, prefixes {:?}", info.dims, info.prefixes)?;
         }
-        writeln!(f, "pictures: {} x {0}, {:?}", manifest.image.size, manifest.image.fit)?;
-        writeln!(
-            f,
-            "texts: {} token ids, up to {} bytes",
-            manifest.text.vocabulary(),
-            manifest.text.max_bytes()
-        )?;
+        match &manifest.image {
+            Some(image) => writeln!(f, "pictures: {} x {0}, {:?}", image.size, image.fit)?,
+            None => writeln!(f, "pictures: none, this bundle has no image tower")?,
+        }
+        match &manifest.text {
+            Some(text) => {
+                let (ids, bytes) = (text.vocabulary(), text.max_bytes());
+                writeln!(f, "texts: {ids} token ids, up to {bytes} bytes")?;
+            }
+            None => writeln!(f, "texts: none, this bundle has no text tower")?,
+        }
         writeln!(f, "logit scale {}, bias {}", manifest.logit_scale, manifest.logit_bias)?;
         for source in &manifest.training.data {
             writeln!(f, "trained on {} {} ({})", source.name, source.version, source.licence)?;
@@ -96,6 +103,7 @@ impl fmt::Display for Inspection {
         writeln!(f, "calibrated: {}", if self.calibrated { "yes" } else { "no" })?;
         match &self.golden {
             Golden::Reproduced => write!(f, "golden inputs: reproduced"),
+            Golden::Absent => write!(f, "golden inputs: none, this is a checkpoint of others"),
             Golden::Failed(why) => write!(f, "golden inputs: FAILED: {why}"),
         }
     }

@@ -218,16 +218,16 @@ impl RunFile {
     /// # Errors
     /// [`Error::Setting`] naming the first value that cannot be used.
     pub fn check(&self) -> Result<()> {
-        self.model.validate()?;
+        self.model.validate_for_training()?;
         self.preprocessing.image.validate()?;
         self.preprocessing.text.validate()?;
-        let size = self.model.image_tower.size();
+        let size = self.model.image_size()?;
         if size != self.preprocessing.image.size as usize {
             let message = format!("must be model.image_tower.size, {size}");
             return Err(Error::setting("preprocessing.image.size", message));
         }
-        if self.preprocessing.text.vocabulary() as usize > self.model.text_tower.vocabulary() {
-            let most = self.model.text_tower.vocabulary();
+        let most = self.model.vocabulary()?;
+        if self.preprocessing.text.vocabulary() as usize > most {
             let message = format!("the text tower takes ids below {most} only");
             return Err(Error::setting("preprocessing.text", message));
         }
@@ -259,6 +259,13 @@ impl RunFile {
         let check =
             |(index, stage): (usize, &Stage)| check_stage(stage, &format!("stages[{index}]"));
         self.stages.iter().enumerate().try_for_each(check)
+    }
+
+    /// Side of the image tower's input, in pixels.
+    #[must_use]
+    pub fn image_size(&self) -> usize {
+        // A run that was checked has the tower's size here too.
+        self.preprocessing.image.size as usize
     }
 
     /// SHA-256, in hex, of everything that decides the result: all but where the data lies and how

@@ -135,7 +135,7 @@ impl Encoded {
             let vectors = encode::chosen_pictures(subject.encoder, corpus, &rows, size)?;
             encoded.pictures = Side {
                 shared: Matrix::of(&vectors.shared)?,
-                exclusive: Matrix::of(&vectors.exclusive)?,
+                exclusive: Matrix::of(vectors.exclusive()?)?,
                 concepts: rows.iter().map(|at| corpus.pictures[*at].concept).collect(),
                 rows,
             };
@@ -159,7 +159,7 @@ impl Encoded {
             let vectors = encode::texts(subject.encoder, subject.preprocessing, &texts)?;
             encoded.names = Side {
                 shared: Matrix::of(&vectors.shared)?,
-                exclusive: Matrix::of(&vectors.exclusive)?,
+                exclusive: Matrix::of(vectors.exclusive()?)?,
                 rows: (0..concepts.len()).collect(),
                 concepts,
             };

@@ -34,7 +34,7 @@ impl<'a> Subject<'a> {
             encoder: &training.encoder,
             preprocessing: &training.preprocessing,
             corpus: &training.corpus,
-            image_size: training.run.model.image_tower.size(),
+            image_size: training.run.image_size(),
         }
     }
 }
@@ -60,7 +60,7 @@ impl Opened {
     pub fn run(folder: &Path, data: Option<&Path>, device: &Device) -> Result<Self> {
         let training = Training::of_checkpoint(folder, data, device)?;
         Ok(Self {
-            image_size: training.run.model.image_tower.size(),
+            image_size: training.run.model.image_size()?,
             encoder: training.encoder,
             preprocessing: training.preprocessing,
             corpus: training.corpus,
@@ -77,8 +77,10 @@ impl Opened {
         let bundle = Bundle::open(folder)?;
         let manifest = bundle.manifest();
         let run = RunFile::parse(&manifest.training.run_file, &folder.join("bundle.json"))?;
-        let config =
-            PreprocessingConfig { image: manifest.image.clone(), text: manifest.text.clone() };
+        let config = PreprocessingConfig {
+            image: manifest.image()?.clone(),
+            text: manifest.text()?.clone(),
+        };
         let preprocessing = Arc::new(Preprocessing::new(&config)?);
         let data = data.map_or(run.data.folder, Path::to_path_buf);
         let corpus = Corpus::open(&data, &preprocessing, PictureMemory::default())?;
@@ -87,7 +89,7 @@ impl Opened {
         params.finish()?;
         Ok(Self {
             withheld: run.data.hold_out.map(|rule| rule.draw(&corpus)).unwrap_or_default(),
-            image_size: manifest.model.image_tower.size(),
+            image_size: manifest.model.image_size()?,
             encoder,
             preprocessing,
             corpus: Arc::new(corpus),

@@ -35,7 +35,7 @@ pub(super) fn centre_pictures(training: &Training) -> Result<()> {
     let pictures: Vec<usize> = (0..corpus.pictures.len()).filter(trains).collect();
     let stride = pictures.len().div_ceil(PICTURES).max(1);
     let chosen: Vec<usize> = pictures.into_iter().step_by(stride).collect();
-    let pixels = encode::pixels(corpus, &chosen, training.run.model.image_tower.size())?;
+    let pixels = encode::pixels(corpus, &chosen, training.run.model.image_size()?)?;
     let features = training.encoder.image_features(&pixels)?.last.detach();
     let mean = features.mean_keepdim(0)?;
     let variance = features.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;

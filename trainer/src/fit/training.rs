@@ -116,7 +116,7 @@ impl Training {
             encoder: &self.encoder,
             heads: &self.run.model.heads,
             corpus: &self.corpus,
-            image_size: self.run.model.image_tower.size(),
+            image_size: self.run.image_size(),
             seed: self.run.seed,
         }
     }

@@ -163,20 +163,20 @@ impl Objective for Split {
             ("logit_scale", encoder.logit_scale().detach()),
         ];
         if self.settings.exclusive_weight > 0.0 {
-            let image = self.exclusive(&pictures.exclusive, count_p)?;
-            let text = self.exclusive(&texts.exclusive, count_t)?;
+            let image = self.exclusive(pictures.exclusive()?, count_p)?;
+            let text = self.exclusive(texts.exclusive()?, count_t)?;
             total = (total + ((&image + &text)? * self.settings.exclusive_weight)?)?;
             terms.extend([("exclusive_image", image), ("exclusive_text", text)]);
         }
         if self.settings.orthogonality_weight > 0.0 {
-            let image = losses::alignment(&shared_p, &first(&pictures.exclusive, count_p)?)?;
-            let text = losses::alignment(&shared_t, &first(&texts.exclusive, count_t)?)?;
+            let image = losses::alignment(&shared_p, &first(pictures.exclusive()?, count_p)?)?;
+            let text = losses::alignment(&shared_t, &first(texts.exclusive()?, count_t)?)?;
             total = (total + ((&image + &text)? * self.settings.orthogonality_weight)?)?;
             terms.extend([("alignment_image", image), ("alignment_text", text)]);
         }
         if let Some(known) = &self.known {
-            let exclusive_p = first(&pictures.exclusive, count_p)?;
-            let exclusive_t = first(&texts.exclusive, count_t)?;
+            let exclusive_p = first(pictures.exclusive()?, count_p)?;
+            let exclusive_t = first(texts.exclusive()?, count_t)?;
             if let Some(losses) = known.losses((&exclusive_p, &exclusive_t), batch)? {
                 total = (total + losses.total)?;
                 terms.extend(losses.terms);
