@@ -212,7 +212,7 @@ impl Service {
 
 /// Dimensions of the vectors that a bundle makes.
 pub(crate) fn dims_of(model: &Model) -> Dims {
-    let dims = |modality, space| Some(model.encoder().space(modality, space).dims);
+    let dims = |modality, space| model.encoder().space(modality, space).map(|space| space.dims);
     Dims {
         shared: dims(diptych_model::Modality::Image, diptych_model::Space::Shared),
         exclusive_image: dims(diptych_model::Modality::Image, diptych_model::Space::Exclusive),

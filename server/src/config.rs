@@ -6,7 +6,9 @@
 //! - `flags`: the command line and the environment; the source of every key
 //! - `file`, `names`: the TOML file; names that nobody knows
 //! - `reader`, `unit`: from text to values within their range
+//! - `bundle`: where a bundle comes from, a folder or a hub
 
+mod bundle;
 mod file;
 mod flags;
 mod names;
@@ -23,10 +25,12 @@ use clap::ValueEnum;
 use diptych_index::EmbeddedConfig;
 use diptych_model::preprocess::ImageLimits;
 
+pub use self::bundle::BundleSource;
 pub use self::flags::Flags;
 use self::reader::Reader;
 use self::unit::{show_bytes, show_duration};
 use crate::encoder::EncoderSettings;
+use crate::hub;
 use crate::service::Limits;
 
 /// Built-in values.
@@ -80,7 +84,9 @@ pub struct Config {
     /// Folder of the store and of kept bundles.
     pub data_dir: PathBuf,
     /// Bundles that are loaded, the first for new collections; none for the sample's.
-    pub bundles: Vec<PathBuf>,
+    pub bundles: Vec<BundleSource>,
+    /// How to reach a hub; nobody asks it unless a bundle is named as one of its checkpoints.
+    pub hub: hub::Settings,
     /// Whether to make and fill the sample collection.
     pub sample: bool,
     /// How log lines look.
@@ -123,15 +129,16 @@ impl Config {
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
         let keys = Flags::keys();
+        let environment: Vec<(String, String)> = environment.collect();
         let mut faults = Vec::new();
-        names::check_environment(environment, &keys, &mut faults);
+        names::check_environment(environment.iter().cloned(), &keys, &mut faults);
         let mut reader = Reader::new(flags, &keys, faults);
-        let config = Self::read(&mut reader);
+        let config = Self::read(&mut reader, &environment);
         config.check_together(&mut reader.faults);
         if reader.faults.is_empty() { Ok(config) } else { Err(Faults(reader.faults)) }
     }
 
-    fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut Reader<'_>, environment: &[(String, String)]) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = size(reader.count("threads", cores as u64, 1..=1024));
         let limits = read_limits(reader);
@@ -156,6 +163,7 @@ impl Config {
             data_dir: reader.data_dir(defaults::DATA_DIR),
             sample: reader.switch("sample", bundles.is_empty()),
             bundles,
+            hub: hub::Settings::of_environment(environment, reader.path("hf_token_file")),
             log_format: reader.log_format(),
             log: reader.log_filter(),
             page_key: page_key_file.as_deref().and_then(|file| reader.page_key(file)),
@@ -215,7 +223,7 @@ impl Config {
     }
 
     /// Keys with their values as TOML, in the order of the help; `None` for those that have no value. Secrets stay unsaid.
-    fn entries(&self) -> [(&'static str, Option<String>); 24] {
+    fn entries(&self) -> [(&'static str, Option<String>); 25] {
         let text = |text: String| Some(toml::Value::String(text).to_string());
         let path = |path: &PathBuf| text(path.display().to_string());
         let number = |number: u64| Some(number.to_string());
@@ -227,6 +235,7 @@ impl Config {
             ("ops_listen", text(self.ops_listen.to_string())),
             ("data_dir", path(&self.data_dir)),
             ("bundle", bundle_entry(&self.bundles)),
+            ("hf_token_file", self.hub.token_file.as_ref().and_then(path)),
             ("sample", Some(self.sample.to_string())),
             ("log_format", text(format!("{:?}", self.log_format).to_lowercase())),
             ("log", text(self.log.clone())),
@@ -251,9 +260,9 @@ impl Config {
     }
 }
 
-/// One path, or a list of them; nothing without any.
-fn bundle_entry(bundles: &[PathBuf]) -> Option<String> {
-    let text = |path: &PathBuf| toml::Value::String(path.display().to_string());
+/// One bundle, or a list of them; nothing without any.
+fn bundle_entry(bundles: &[BundleSource]) -> Option<String> {
+    let text = |bundle: &BundleSource| toml::Value::String(bundle.to_string());
     match bundles {
         [] => None,
         [one] => Some(text(one).to_string()),

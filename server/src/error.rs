@@ -232,6 +232,11 @@ impl From<diptych_model::Error> for Error {
                 let reason = reason_of(&field, ErrorReason::ImageCorrupt, ErrorReason::TextEmpty);
                 Self::field_for(reason, field, message)
             }
+            Model::Absent { part } => Self::new(
+                Kind::Precondition,
+                ErrorReason::ModalityUnsupported,
+                format!("the bundle has no {part}: it embeds the other kind of input alone"),
+            ),
             Model::UnsupportedImage => Self::field_for(
                 ErrorReason::ImageFormatUnsupported,
                 "image",

@@ -346,9 +346,7 @@ async fn embed(model: Arc<Model>, input: Input) -> Result<(Vectors, Option<(usiz
         Input::Image(_) => 0,
     };
     let embedded = model.embed(input).await?;
-    let vectors = Vectors {
-        shared: Some(embedded.vectors.shared),
-        exclusive: Some(embedded.vectors.exclusive),
-    };
+    let vectors =
+        Vectors { shared: Some(embedded.vectors.shared), exclusive: embedded.vectors.exclusive };
     Ok((vectors, embedded.used_bytes.map(|used| (used, total))))
 }

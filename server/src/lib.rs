@@ -9,6 +9,7 @@
 //! | [`operations`] | work that outlives a call: progress, outcome, cancelling, waiting |
 //! | [`encoder`] | one thread and queue per tower behind an async handle |
 //! | [`models`] | bundles by digest |
+//! | [`hub`], [`pull`] | checkpoints of a Hugging Face hub: `--bundle hf:...`, and the command `pull` |
 //! | [`page`], `reply`, `requests`, `gates` | page tokens, the size of replies, repeated requests, when writes wait |
 //! | [`sample`] | the built-in bundle and collection |
 //! | [`ops`] | /livez and /readyz |
@@ -27,12 +28,14 @@ pub mod error;
 pub mod explain;
 mod gates;
 pub mod grpc;
+pub mod hub;
 pub mod items;
 pub mod models;
 pub mod operations;
 pub mod ops;
 pub mod page;
 mod probability;
+pub mod pull;
 pub mod recall;
 pub mod reembed;
 mod reply;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use diptych_server::config::{Config, Flags};
-use diptych_server::{app, bench_index, telemetry};
+use diptych_server::config::{Config, Flags, LogFormat};
+use diptych_server::{app, bench_index, pull, telemetry};
 
 /// Settings that are refused (EX_USAGE of sysexits).
 const BAD_SETTINGS: u8 = 64;
@@ -13,8 +13,8 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == bench_index::NAME) {
-        return match bench_index::run(std::env::args_os().skip(1)) {
+    if let Some(ran) = other_command() {
+        return match ran {
             Ok(report) => {
                 println!("{report}");
                 ExitCode::SUCCESS
@@ -30,9 +30,7 @@ fn main() -> ExitCode {
             return if told.use_stderr() { BAD_SETTINGS.into() } else { ExitCode::SUCCESS };
         }
     };
-    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
-    let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-    let config = match Config::resolve(&flags, environment) {
+    let config = match Config::resolve(&flags, environment()) {
         Ok(config) => config,
         Err(faults) => {
             eprintln!("{faults}");
@@ -51,6 +49,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What a command other than serving has to print, if the first word calls one.
+fn other_command() -> Option<anyhow::Result<String>> {
+    let arguments = || std::env::args_os().skip(1);
+    let word = arguments().next()?;
+    if word == bench_index::NAME {
+        return Some(bench_index::run(arguments()));
+    }
+    if word == pull::NAME {
+        telemetry::start(LogFormat::Human, "info");
+        return Some(pull::run(arguments(), &environment().collect::<Vec<_>>()));
+    }
+    None
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 /// Tells what is wrong with a command. Help and version arrive here too.

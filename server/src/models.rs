@@ -1,6 +1,7 @@
 //! The bundles that this server knows, by embedding digest.
 //!
-//! The default bundle, and others beside it, come from the settings; without a word it is built in. Each bundle that a collection was made with is kept in the data
+//! The default bundle, and others beside it, come from the settings; without a word it is built in. A checkpoint of others in
+//! Hugging Face layout is one too. Each bundle that a collection was made with is kept in the data
 //! folder by its digest and loaded from there again, so that a replaced default never orphans a collection. One that is gone
 //! stops nothing: its collections answer BUNDLE_MISSING where they would need it.
 
@@ -25,7 +26,7 @@ pub struct Models {
     by_digest: ArcSwap<BTreeMap<String, Arc<Model>>>,
 }
 
-/// A bundle whose golden inputs gave their golden vectors, with its encoders running.
+/// A bundle whose golden inputs, where it has some, gave their golden vectors, with its encoders running.
 #[derive(Debug)]
 pub struct Model {
     handle: EncoderHandle,
@@ -70,7 +71,7 @@ impl Model {
             Space::Shared => diptych_model::Space::Shared,
             Space::Exclusive => diptych_model::Space::Exclusive,
         };
-        &self.encoder().space(modality, space).prefixes
+        self.encoder().space(modality, space).map_or(&[], |space| &space.prefixes)
     }
 
     /// Whether the bundle turns scores into probabilities.

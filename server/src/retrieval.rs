@@ -278,7 +278,10 @@ impl Service {
         let embedded = model.embed(input).await?;
         let vector = match space {
             Space::Shared => embedded.vectors.shared,
-            Space::Exclusive => embedded.vectors.exclusive,
+            Space::Exclusive => embedded.vectors.exclusive.ok_or_else(|| {
+                let message = format!("the collection has no EXCLUSIVE vectors for {modality}");
+                Error::field_for(ErrorReason::SpaceMismatch, "space", message)
+            })?,
         };
         let cut = embedded.used_bytes.map(|used| (used, bytes));
         Ok((TermSource::Vector { vector, modality: Some(modality) }, cut))

@@ -195,7 +195,7 @@ fn embed(encoder: &Encoder, batch: Vec<PackItem>) -> Result<Vec<NewItem>> {
             group: Some(item.group),
             metadata: item.metadata,
             source: Some(source),
-            vectors: Vectors { shared: Some(vectors.shared), exclusive: Some(vectors.exclusive) },
+            vectors: Vectors { shared: Some(vectors.shared), exclusive: vectors.exclusive },
             expected_version: None,
         })
     });

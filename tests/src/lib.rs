@@ -6,6 +6,7 @@
 //! - [`inputs`]: seeded pictures and texts.
 //! - [`refusal`]: what an error says about itself.
 //! - [`foreign`]: the Python client, which has nothing of ours.
+//! - [`hub`]: a stand-in of a hub of checkpoints.
 //! - [`emoji`]: questions about the sample collection.
 
 #![expect(
@@ -17,12 +18,14 @@
 pub mod api;
 pub mod emoji;
 pub mod foreign;
+pub mod hub;
 pub mod inputs;
 pub mod process;
 pub mod program;
 pub mod refusal;
 
 pub use api::Api;
+pub use hub::Hub;
 pub use process::Server;
 pub use program::{checkout, program};
 pub use refusal::Refusal;

@@ -1,8 +1,9 @@
 //! The programs under test, built once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -43,6 +44,42 @@ pub fn signal(process: u32, name: &str) -> Result<()> {
 /// The root of the checkout.
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// `tests/shim/NAME.c` as a library for `LD_PRELOAD`, compiled once for each process that asks.
+///
+/// # Errors
+/// When the C compiler, which the store's own build needs too, does not do it.
+pub fn shim(name: &str) -> Result<PathBuf> {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(library) = built.get(name) {
+        return Ok(library.clone());
+    }
+    let library = compile(name)?;
+    built.insert(name.to_owned(), library.clone());
+    Ok(library)
+}
+
+fn compile(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().context("a test without a folder")?;
+    let source = checkout().join("tests/shim").join(name).with_extension("c");
+    let library = folder.join(format!("libdiptych-{name}.so"));
+    // Beside and renamed: another test process may be loading it.
+    let fresh = folder.join(format!("libdiptych-{name}-{}.so", std::process::id()));
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let output = Command::new(compiler)
+        .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o"])
+        .args([&fresh, &source])
+        .args(["-lpthread", "-ldl"])
+        .output()
+        .context("the C compiler does not start")?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    std::fs::rename(fresh, &library)?;
+    Ok(library)
 }
 
 fn build() -> Result<PathBuf> {

@@ -22,15 +22,21 @@ const DOT: &[u8] = &[
 /// Names the collection that does not answer.
 pub(super) async fn every_collection(parts: &Parts) -> Result<()> {
     for info in parts.engine.collections().await? {
-        if parts.service.encoders_of(&info).is_err() {
-            continue;
-        }
+        let Ok(model) = parts.service.encoders_of(&info) else { continue };
         let name = &info.spec.name;
         let ways = [
             (QuerySource::Text("a".to_owned()), Modality::Image),
             (QuerySource::Image(Bytes::from_static(DOT)), Modality::Text),
         ];
         for (source, target) in ways {
+            // A bundle of one modality asks within it.
+            let asked = match source {
+                QuerySource::Image(_) => diptych_model::Modality::Image,
+                _ => diptych_model::Modality::Text,
+            };
+            if !model.encoder().has(asked) {
+                continue;
+            }
             let answer = parts.service.answer(question(name, source, target)).await;
             if answer.as_ref().is_err_and(|error| error.kind() == Kind::NotFound) {
                 // Deleted since it was listed.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use diptych_index::{EmbeddedConfig, EmbeddedEngine, Engine as _};
 use diptych_model::Bundle;
 
-use crate::config::Config;
+use crate::config::{BundleSource, Config};
 use crate::models::{Model, Models};
 use crate::page::PageKey;
 use crate::sample;
@@ -51,12 +51,13 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
 
 /// The default bundle, and those beside it.
 fn served_models(config: &Config) -> Result<(Model, Vec<Model>)> {
-    let start = |folder: &Path| -> Result<Model> {
-        let bundle = Bundle::open(folder).with_context(|| refused(folder))?;
-        Model::start(bundle, config.encoder).with_context(|| refused(folder))
+    let start = |source: &BundleSource| -> Result<Model> {
+        let folder = source.folder(&config.hub)?;
+        let bundle = Bundle::open(&folder).with_context(|| refused(&folder))?;
+        Model::start(bundle, config.encoder).with_context(|| refused(&folder))
     };
     if let [first, further @ ..] = config.bundles.as_slice() {
-        let further = further.iter().map(|folder| start(folder));
+        let further = further.iter().map(start);
         return Ok((start(first)?, further.collect::<Result<_>>()?));
     }
     let bundle =

@@ -12,7 +12,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 /// A flag wins over its environment variable, that over the file of --config, that over the built-in value. Sizes are written
 /// as 16MiB, 64KiB or a number of bytes, times as 30s or 500ms.
 ///
-/// `diptych-server bench-index --help` tells of the one other command: graphs measured on a file of vectors.
+/// Two other commands have a help of their own: `diptych-server pull --help`, checkpoints of a hub into the cache, and
+/// `diptych-server bench-index --help`, graphs measured on a file of vectors.
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "diptych-server", version)]
 pub struct Flags {
@@ -32,10 +33,13 @@ pub struct Flags {
     /// Folder of the store and of the bundles that collections were made with [built-in: diptych-data].
     #[arg(long, env = "DIPTYCH_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// Bundle that is loaded; may be given more than once, and new collections are made with the first. In the environment with
-    /// `:` between them, in the file as a list [built-in: the sample's].
-    #[arg(long, env = "DIPTYCH_BUNDLE", value_name = "FOLDER")]
+    /// Bundle that is loaded, a folder or hf:ORG/NAME@REVISION of a hub; may be given more than once, and new collections are
+    /// made with the first. In the environment with `:` between them, in the file as a list [built-in: the sample's].
+    #[arg(long, env = "DIPTYCH_BUNDLE", value_name = "BUNDLE")]
     pub bundle: Vec<PathBuf>,
+    /// File with the token of private repositories of a hub [built-in: the one that the hub's other clients left in HF_HOME].
+    #[arg(long, env = "DIPTYCH_HF_TOKEN_FILE", value_name = "FILE")]
+    pub hf_token_file: Option<PathBuf>,
     /// Whether to make and fill the collection `emoji` on first start, true or false [built-in: true without --bundle].
     #[arg(long, env = "DIPTYCH_SAMPLE", value_name = "BOOL")]
     pub sample: Option<String>,
@@ -173,7 +177,11 @@ impl Flags {
     }
 
     /// The values that are single paths, by key.
-    pub(super) fn paths(&self) -> [(&'static str, &Option<PathBuf>); 2] {
-        [("data_dir", &self.data_dir), ("page_key_file", &self.page_key_file)]
+    pub(super) fn paths(&self) -> [(&'static str, &Option<PathBuf>); 3] {
+        [
+            ("data_dir", &self.data_dir),
+            ("hf_token_file", &self.hf_token_file),
+            ("page_key_file", &self.page_key_file),
+        ]
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::ValueEnum as _;
 
+use super::bundle::{BundleSource, split};
 use super::flags::{Flags, Key};
 use super::unit::{bytes, duration, show_bytes, show_duration};
 use super::{LogFormat, file};
@@ -116,28 +117,25 @@ impl<'a> Reader<'a> {
         Some(path)
     }
 
-    /// The folders of bundles, looked at so far that a wrong path is told before anything starts.
-    pub(super) fn bundles(&mut self) -> Vec<PathBuf> {
+    /// Where bundles come from, looked at so far that a wrong path or name is told before anything starts.
+    pub(super) fn bundles(&mut self) -> Vec<BundleSource> {
         let flags = &self.flags.bundle;
-        let folders: Vec<PathBuf> = match flags.as_slice() {
-            // As in other variables that hold paths.
-            [list] if self.flags.from_environment.contains("bundle") => {
-                std::env::split_paths(list).collect()
-            }
+        let given: Vec<PathBuf> = match flags.as_slice() {
+            [list] if self.flags.from_environment.contains("bundle") => split(list),
             [] => {
                 let given = self.given.get("bundle").map(|given| given.text.as_str());
                 given.into_iter().flat_map(str::lines).map(PathBuf::from).collect()
             }
             flags => flags.to_vec(),
         };
-        for folder in &folders {
-            if folder.as_os_str().is_empty() {
-                self.faults.push("bundle is empty, must be a path".to_owned());
-            } else if !folder.join("bundle.json").is_file() {
-                self.fault("bundle", folder, "must be a folder with a bundle.json in it");
+        let read = given.into_iter().map(BundleSource::read).filter_map(|read| match read {
+            Ok(source) => Some(source),
+            Err(problem) => {
+                self.faults.push(problem);
+                None
             }
-        }
-        folders
+        });
+        read.collect()
     }
 
     pub(super) fn data_dir(&mut self, default: &str) -> PathBuf {

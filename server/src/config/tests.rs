@@ -142,6 +142,7 @@ fn several_bundles_are_given_by_flags_a_variable_or_the_file() {
     });
     let [one, two] = [0, 1].map(|place: usize| bundles[place].to_str().unwrap());
     let config = resolve(&flags(&["--bundle", one, "--bundle", two])).unwrap();
+    let bundles = bundles.clone().map(BundleSource::Folder);
     assert_eq!(config.bundles, bundles);
     assert!(!config.sample, "the sample is for a server without bundles");
     let printed = file(&config.describe());
@@ -200,7 +201,7 @@ fn every_setting_is_a_flag_a_variable_and_a_key_and_its_help_tells_the_truth() {
         assert_eq!(key.variable, format!("DIPTYCH_{}", name.to_uppercase()));
         let flag = command.get_arguments().find(|flag| flag.get_id() == *name).unwrap();
         let help = flag.get_help().unwrap().to_string();
-        if !["bundle", "sample", "page_key_file", "threads"].contains(name) {
+        if !["bundle", "hf_token_file", "sample", "page_key_file", "threads"].contains(name) {
             let value = value.clone().unwrap().replace('"', "");
             assert!(help.contains(&format!("[built-in: {value}]")), "{name}: {help}");
         }

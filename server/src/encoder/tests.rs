@@ -15,7 +15,7 @@ type Seen = Arc<Mutex<Vec<Vec<f32>>>>;
 const POISON: f32 = -1.0;
 
 fn vectors(value: f32) -> Vectors {
-    Vectors { shared: vec![value], exclusive: vec![value] }
+    Vectors { shared: vec![value], exclusive: Some(vec![value]) }
 }
 
 /// A tower whose every batch waits for a word, and that notes the batches it was given.

@@ -180,7 +180,7 @@ async fn one(model: &Model, input: Option<v1::EmbedInput>) -> Result<v1::Embeddi
 fn embedding_out(embedded: &Embedded, total: usize) -> v1::Embedding {
     v1::Embedding {
         shared: Some(vector_out(&embedded.vectors.shared)),
-        exclusive: Some(vector_out(&embedded.vectors.exclusive)),
+        exclusive: embedded.vectors.exclusive.as_deref().map(vector_out),
         truncation: truncation(embedded.used_bytes.map(|used| (used, total))),
     }
 }

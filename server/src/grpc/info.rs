@@ -95,9 +95,10 @@ fn model_out(model: &Model, default: &str) -> v1::Model {
         (Modality::Text, Space::Exclusive),
     ];
     let size = |dims: usize| u32::try_from(dims).unwrap_or(u32::MAX);
-    let spaces = spaces.map(|(modality, space)| {
-        let info = encoder.space(modality, space);
-        v1::SpaceInfo {
+    let spaces = spaces.into_iter().filter(|(modality, _)| encoder.has(*modality));
+    let spaces = spaces.filter_map(|(modality, space)| {
+        let info = encoder.space(modality, space)?;
+        Some(v1::SpaceInfo {
             space: match space {
                 Space::Shared => v1::Space::Shared.into(),
                 Space::Exclusive => v1::Space::Exclusive.into(),
@@ -108,20 +109,21 @@ fn model_out(model: &Model, default: &str) -> v1::Model {
             },
             dimension: size(info.dims),
             prefixes: info.prefixes.iter().map(|prefix| size(*prefix)).collect(),
-        }
+        })
     });
     v1::Model {
         embedding_digest: encoder.embedding_digest().to_owned(),
         bundle_digest: encoder.bundle_digest().to_owned(),
         domain: encoder.domain().to_owned(),
-        spaces: spaces.to_vec(),
+        spaces: spaces.collect(),
         is_default: model.digest() == default,
-        golden: v1::GoldenState::Passed.into(),
+        golden: if encoder.proved() {
+            v1::GoldenState::Passed.into()
+        } else {
+            v1::GoldenState::Absent.into()
+        },
         calibrated: model.calibrated(),
         calibration_prior: model.calibration().map_or(0.0, |calibration| calibration.prior),
-        text_bytes: size(match encoder.tokenizer() {
-            TokenizerConfig::HashedNgrams(settings) => settings.max_bytes,
-            TokenizerConfig::Huggingface(settings) => settings.max_bytes,
-        }),
+        text_bytes: size(encoder.tokenizer().map_or(0, TokenizerConfig::max_bytes)),
     }
 }

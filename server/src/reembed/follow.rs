@@ -198,7 +198,7 @@ async fn embed_one(
         source: Some(source),
         vectors: Vectors {
             shared: Some(embedded.vectors.shared),
-            exclusive: Some(embedded.vectors.exclusive),
+            exclusive: embedded.vectors.exclusive,
         },
         expected_version: None,
     }))

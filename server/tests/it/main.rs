@@ -7,6 +7,7 @@
 )]
 
 mod aliases;
+mod checkpoints;
 mod collections;
 mod embedding;
 mod explain;

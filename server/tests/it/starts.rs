@@ -28,7 +28,7 @@ const BAD_SETTINGS: i32 = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program without any setting of the environment.
-fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_diptych-server"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DIPTYCH_") {
@@ -92,7 +92,7 @@ fn what_is_wrong_with_the_settings_is_told_by_the_name_that_gave_it() {
 }
 
 /// A process that is killed when dropped.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -121,7 +121,7 @@ async fn refused(command: Command) -> String {
 }
 
 /// A server that serves, and the address that it says.
-async fn serving(command: &mut Command) -> (Running, String) {
+pub(crate) async fn serving(command: &mut Command) -> (Running, String) {
     let mut child = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let stdout = tokio::process::ChildStdout::from_std(child.0.stdout.take().unwrap()).unwrap();
     let said = BufReader::new(stdout).lines().next_line().await.unwrap().unwrap();

@@ -18,6 +18,7 @@ mod disk;
 mod docs;
 mod foreign;
 mod history;
+mod hub;
 mod invariance;
 mod lifecycle;
 mod power;

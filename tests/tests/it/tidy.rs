@@ -23,7 +23,7 @@ struct Only {
     because: &'static str,
 }
 
-const ONLY: [Only; 7] = [
+const ONLY: [Only; 8] = [
     Only {
         name: "candle_core",
         places: &["model/", "trainer/"],
@@ -51,8 +51,13 @@ const ONLY: [Only; 7] = [
     },
     Only {
         name: "safetensors",
-        places: &["model/src/bundle", "trainer/src/checkpoint"],
+        places: &["model/src/bundle", "trainer/src/checkpoint", "trainer/src/import/foreign"],
         because: "each format on disk has one reader and writer",
+    },
+    Only {
+        name: "ureq",
+        places: &["server/src/hub"],
+        because: "whoever reads that folder knows to whom the server connects, and when",
     },
     Only {
         name: "parquet",

@@ -1,10 +1,8 @@
 //! What the shim `tests/shim/power.c` wrote down: records in the order in which things happened.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use diptych_tests::checkout;
 
 /// Bytes of a record before its names.
 const HEAD: usize = 48;
@@ -69,33 +67,10 @@ fn event(bytes: &[u8]) -> Result<(usize, Event<'_>)> {
     Ok((whole, event))
 }
 
-/// The shim as a library, compiled once.
+/// The shim as a library.
 ///
 /// # Errors
 /// When the C compiler, which the store's own build needs too, does not do it.
 pub(super) fn shim() -> Result<PathBuf> {
-    static BUILT: std::sync::OnceLock<Result<PathBuf, String>> = std::sync::OnceLock::new();
-    BUILT
-        .get_or_init(|| build().map_err(|error| format!("{error:#}")))
-        .clone()
-        .map_err(anyhow::Error::msg)
-}
-
-fn build() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let folder = own.parent().context("a test without a folder")?;
-    let source = checkout().join("tests/shim/power.c");
-    let library = folder.join("libdiptych-power.so");
-    // Beside and renamed: another test process may be loading it.
-    let fresh = folder.join(format!("libdiptych-power-{}.so", std::process::id()));
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let output = Command::new(compiler)
-        .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o"])
-        .args([&fresh, &source])
-        .args(["-lpthread", "-ldl"])
-        .output()
-        .context("the C compiler does not start")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::rename(fresh, &library)?;
-    Ok(library)
+    diptych_tests::program::shim("power")
 }
