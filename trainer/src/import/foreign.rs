@@ -1,5 +1,6 @@
 //! Checkpoints of others: told by what a source looks like, and written as a folder in Hugging Face layout that a server takes.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -269,8 +270,10 @@ fn fill(checkpoint: &Checkpoint, folder: &Path) -> Result<u64> {
         fs::copy(from, &path).map_err(|error| Error::io(&path, error))?;
     }
     let path = place(WEIGHTS)?;
-    let weights = checkpoint.weights.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
-    candle_core::safetensors::save(&weights.collect(), &path)?;
+    // Readers of this layout want to be told whose tensors these are.
+    let told = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(checkpoint.weights.iter(), Some(told), &path)
+        .map_err(|error| Error::io(&path, std::io::Error::other(error)))?;
     // That makes a file for its owner alone; a server may be another user.
     let beside = folder.join(CONFIG);
     let shared = fs::metadata(&beside).map_err(|error| Error::io(&beside, error))?.permissions();
