@@ -1,15 +1,16 @@
 //! Snapshots: what comes back is what was there, and what is damaged does not come back at all.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use diptych_index::{
-    AliasChange, EmbeddedEngine, Engine, EngineAdmin, Error, Fields, Item, Modality, Progress,
-    Scan, Selection, SnapshotInfo,
+    AliasChange, EmbeddedConfig, EmbeddedEngine, Engine, EngineAdmin, Error, Fields, Item,
+    Modality, Progress, Scan, Selection, SnapshotInfo,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::support::{
-    Fixture, NAME, delete_ids, item, many, names, nearest, over_engines, put, vector,
+    Fixture, NAME, delete_ids, item, many, names, nearest, over_engines, put, run, small, spec,
+    vector,
 };
 
 /// All items with all parts, in the order of ids.
@@ -209,5 +210,31 @@ fn a_restored_collection_takes_a_spec_as_it_was() {
         fixture.engine.drop_collection(NAME).await.unwrap();
         let restored = restore(&fixture.engine, &made.name, None).await.unwrap();
         assert_eq!(restored.spec, asked);
+    });
+}
+
+#[test]
+fn snapshots_of_one_moment_are_each_whole_and_have_names_of_their_own() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig { now_ms: || 1_700_000_000_000, ..small(folder.path()) };
+        let engine = Arc::new(EmbeddedEngine::open(&config).unwrap());
+        engine.create_collection(spec(NAME)).await.unwrap();
+        put(&*engine, many("a", Modality::Image, 300)).await;
+        let mut making = tokio::task::JoinSet::new();
+        for n in 0..8 {
+            let engine = Arc::clone(&engine);
+            making.spawn(async move {
+                put(&*engine, vec![item(&format!("b{n}"), Modality::Image, n)]).await;
+                snapshot(&engine).await
+            });
+        }
+        let made = making.join_all().await;
+        let names: BTreeSet<&str> = made.iter().map(|made| made.name.as_str()).collect();
+        assert_eq!(names.len(), made.len());
+        for made in &made {
+            let path = config.snapshots.join(format!("{}.{}.snapshot", made.name, made.sha256));
+            assert_eq!(made.sha256, hex::encode(Sha256::digest(std::fs::read(path).unwrap())));
+        }
     });
 }

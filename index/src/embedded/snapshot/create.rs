@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Write as _},
+    io::{BufWriter, ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -34,7 +34,7 @@ struct Unfinished(PathBuf);
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.0)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != ErrorKind::NotFound
         {
             tracing::warn!(%error, "an unfinished snapshot could not be removed");
         }
@@ -49,8 +49,7 @@ pub(crate) fn create(
     progress: &Progress,
 ) -> Result<SnapshotInfo> {
     fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-    let name = free_name(folder, &collection.spec.name, now_ms)?;
-    let unfinished = Unfinished(folder.join(format!("{UNFINISHED}{name}")));
+    let (name, unfinished) = reserve(folder, &collection.spec.name, now_ms)?;
     for _ in 0..ATTEMPTS {
         let work = Work { store, collection, progress, now_ms };
         let written = work.write(&unfinished.0)?;
@@ -75,12 +74,22 @@ pub(crate) fn create(
     Err(Error::internal("writers needed room as often as a snapshot was begun; try again"))
 }
 
-/// The collection's name and the time, moved on by a millisecond while another has it.
-fn free_name(folder: &Path, collection: &str, now_ms: u64) -> Result<String> {
-    let taken = list(folder)?;
-    let names = (now_ms..).map(|at| format!("{collection}-{at}"));
-    let mut free = names.filter(|name| taken.iter().all(|known| known.name != *name));
-    free.next().ok_or_else(|| Error::internal("no name for a snapshot is free"))
+/// The collection's name and the time, moved on by a millisecond while another has it, and the file
+/// to write to: whoever makes it has the name, also of two that ask in the same millisecond.
+fn reserve(folder: &Path, collection: &str, now_ms: u64) -> Result<(String, Unfinished)> {
+    for at in now_ms.. {
+        let name = format!("{collection}-{at}");
+        let path = folder.join(format!("{UNFINISHED}{name}"));
+        let unfinished = match File::options().write(true).create_new(true).open(&path) {
+            Ok(_) => Unfinished(path),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(Error::io("create", path, error)),
+        };
+        if list(folder)?.iter().all(|known| known.name != name) {
+            return Ok((name, unfinished));
+        }
+    }
+    Err(Error::internal("no name for a snapshot is free"))
 }
 
 struct Work<'a> {
