@@ -50,6 +50,7 @@ mod direct;
 mod linear;
 mod math;
 mod normalize;
+mod onto;
 mod panels;
 mod pool;
 mod product;

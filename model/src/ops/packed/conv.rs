@@ -3,16 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, Result, Shape, Tensor};
 
 use super::direct::Direct;
 use super::math::Act;
+use super::onto::{Forward, onto};
 use super::panels::{Aligned, Panels};
 use super::product::{Product, Source};
 use super::tile::Rows;
 use super::window::{Walk, Window};
-use super::{Frozen, activate_composed, frozen, no_gradient, on_cpu};
-use crate::ops::real::elements;
+use super::{Frozen, activate_composed, frozen, on_cpu};
 
 /// act(convolution + b + residual) of pictures, channels last, for weights that no longer change.
 #[derive(Debug)]
@@ -96,11 +96,7 @@ impl Conv {
             }
         };
         on_cpu(x, "conv")?;
-        let op = Run { weights, walk, act: self.act };
-        match residual {
-            None => x.contiguous()?.apply_op1(op),
-            Some(residual) => x.contiguous()?.apply_op2(&residual.contiguous()?, op),
-        }
+        onto(Run { weights, walk, act: self.act }, x, residual)
     }
 }
 
@@ -129,7 +125,9 @@ struct Run {
     act: Act,
 }
 
-impl Run {
+impl Forward for Run {
+    const NAME: &'static str = "packed_conv";
+
     fn forward(&self, x: &[f32], residual: Option<&[f32]>) -> (CpuStorage, Shape) {
         let (walk, weights, act) = (&self.walk, &*self.weights, self.act);
         let rows = walk.batch * walk.positions();
@@ -196,45 +194,5 @@ impl Patches<'_> {
             patch[from - depth.start..to - depth.start]
                 .copy_from_slice(&self.x[first..first + to - from]);
         }
-    }
-}
-
-impl CustomOp1 for Run {
-    fn name(&self) -> &'static str {
-        "packed_conv"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok(self.forward(elements(x, layout)?, None))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
-        no_gradient("packed_conv")
-    }
-}
-
-impl CustomOp2 for Run {
-    fn name(&self) -> &'static str {
-        "packed_conv_residual"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        residual: &CpuStorage,
-        residual_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Ok(self.forward(elements(x, layout)?, Some(elements(residual, residual_layout)?)))
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        no_gradient("packed_conv")
     }
 }

@@ -1,13 +1,13 @@
 //! Rows times a matrix that was packed once.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, Result, Shape, Tensor};
 
 use super::math::Act;
+use super::onto::{Forward, onto};
 use super::panels::Panels;
 use super::product::Product;
 use super::tile::Rows;
-use super::{Frozen, activate_composed, frozen, no_gradient, on_cpu};
-use crate::ops::real::elements;
+use super::{Frozen, activate_composed, frozen, on_cpu};
 
 /// act(x wᵀ + b + residual), for weights that no longer change.
 #[derive(Debug)]
@@ -110,11 +110,7 @@ impl Linear {
             }
         };
         on_cpu(x, "linear")?;
-        let op = Run { packed: packed.clone(), shape: Shape::from(shape) };
-        match residual {
-            None => x.contiguous()?.apply_op1(op),
-            Some(residual) => x.contiguous()?.apply_op2(&residual.contiguous()?, op),
-        }
+        onto(Run { packed: packed.clone(), shape: Shape::from(shape) }, x, residual)
     }
 }
 
@@ -123,52 +119,14 @@ struct Run {
     shape: Shape,
 }
 
-impl Run {
+impl Forward for Run {
+    const NAME: &'static str = "packed_linear";
+
     fn forward(&self, x: &[f32], residual: Option<&[f32]>) -> (CpuStorage, Shape) {
         let weights = &self.packed.panels;
         let rows = x.len() / weights.depth;
         let left = Rows { data: x, stride: weights.depth };
         let y = Product { left, rows, weights, residual, act: self.packed.act }.compute();
         (CpuStorage::F32(y), self.shape.clone())
-    }
-}
-
-impl CustomOp1 for Run {
-    fn name(&self) -> &'static str {
-        "packed_linear"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok(self.forward(elements(x, layout)?, None))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
-        no_gradient("packed_linear")
-    }
-}
-
-impl CustomOp2 for Run {
-    fn name(&self) -> &'static str {
-        "packed_linear_residual"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        residual: &CpuStorage,
-        residual_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Ok(self.forward(elements(x, layout)?, Some(elements(residual, residual_layout)?)))
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        no_gradient("packed_linear")
     }
 }
