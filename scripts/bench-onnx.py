@@ -4,12 +4,14 @@
 
 Weights are random and the same on both sides: this script draws them, writes them for our program and
 builds ONNX graphs of them, batch norms already folded, with ONNX Runtime's own fusions all allowed.
+`default` is the image tower of the bundle in server/sample with its weights, group norms as PyTorch exports them.
 `--attention fused` takes its contributed MultiHeadAttention in place of what an export has.
 Each round times one side, then the other; a ratio is that of the medians, ours / theirs. With load on the
 machine look at the processor time, which is that of all threads together.
 """
 
 import argparse
+import json
 import pathlib
 import statistics
 import subprocess
@@ -160,6 +162,68 @@ def minilm(g, x):
     return g.add("ReduceMean", x, g.constant(numpy.array([1], numpy.int64)), keepdims=0)
 
 
+BUNDLE = pathlib.Path(__file__).parent.parent / "server/sample/bundle"
+
+
+def stored(prefix):
+    """Weights of the bundle whose names begin so, in f32, by name."""
+    data = (BUNDLE / "model.safetensors").read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    weights = {}
+    for name, entry in json.loads(data[8:start]).items():
+        if name.startswith(prefix):
+            begin, end = entry["data_offsets"]
+            dtype = {"F16": numpy.float16, "F32": numpy.float32}[entry["dtype"]]
+            values = numpy.frombuffer(data[start + begin:start + end], dtype)
+            weights[name] = values.reshape(entry["shape"]).astype(numpy.float32)
+    return weights
+
+
+def default(g, x):
+    config = json.loads((BUNDLE / "bundle.json").read_text())["model"]["image_tower"]
+    g.weights.update(stored("image.tower."))
+    positions = g.constant(numpy.array([2, 3], numpy.int64))
+
+    def conv(x, name, stride):
+        weight = g.weights[f"image.tower.{name}.weight"]
+        pad = weight.shape[2] // 2
+        return g.add("Conv", x, g.constant(weight), kernel_shape=list(weight.shape[2:]), strides=[stride, stride],
+                     pads=[pad] * 4)
+
+    def norm(x, name, side):
+        scale, shift = (g.weights[f"image.tower.{name}.{part}"] for part in ("weight", "bias"))
+        groups = config["groups"]
+        ones, zeros = numpy.ones(groups, numpy.float32), numpy.zeros(groups, numpy.float32)
+        flat = g.add("Reshape", x, g.constant(numpy.array([0, groups, -1], numpy.int64)))
+        flat = g.add("InstanceNormalization", flat, g.constant(ones), g.constant(zeros), epsilon=1e-5)
+        x = g.add("Reshape", flat, g.constant(numpy.array([0, len(scale), side, side], numpy.int64)))
+        x = g.add("Mul", x, g.constant(scale.reshape(-1, 1, 1)))
+        return g.add("Add", x, g.constant(shift.reshape(-1, 1, 1)))
+
+    def statistics_of(x):
+        mean = g.add("ReduceMean", x, positions, keepdims=1)
+        centred = g.add("Sub", x, mean)
+        variance = g.add("ReduceMean", g.add("Mul", centred, centred), positions, keepdims=0)
+        deviation = g.add("Sqrt", g.add("Add", variance, g.constant(numpy.float32(1e-5))))
+        return [g.add("Flatten", mean), deviation, g.add("ReduceMax", x, positions, keepdims=0)]
+
+    stem, side = conv(x, "stem.conv", config["stem_stride"]), -(-config["size"] // config["stem_stride"])
+    early = statistics_of(x) + statistics_of(stem)
+    x, width = g.add("Relu", norm(stem, "stem.norm", side)), config["widths"][0]
+    for stage, outputs in enumerate(config["widths"]):
+        for block in range(config["blocks_per_stage"]):
+            stride, name = 2 if stage > 0 and block == 0 else 1, f"stages.{stage}.{block}"
+            side = -(-side // stride)
+            inner = g.add("Relu", norm(conv(x, f"{name}.first.conv", stride), f"{name}.first.norm", side))
+            inner = norm(conv(inner, f"{name}.second.conv", 1), f"{name}.second.norm", side)
+            if stride > 1 or width != outputs:
+                x = norm(conv(x, f"{name}.shortcut.conv", stride), f"{name}.shortcut.norm", side)
+            x, width = g.add("Relu", g.add("Add", inner, x)), outputs
+        if stage + 1 < config["early_stages"]:
+            early += statistics_of(x)
+    return g.add("Concat", g.pooled(x), *early, axis=1)
+
+
 # The network, and its cases: a name, and the input's shape.
 PICTURES = [("b1", (1, 3, 224, 224)), ("b16", (16, 3, 224, 224))]
 NETWORKS = {
@@ -168,6 +232,7 @@ NETWORKS = {
     "vit-s16": (vit, PICTURES),
     "minilm": (minilm, [("b1-s8", (1, 8, 384)), ("b1-s128", (1, 128, 384)), ("b16-s8", (16, 8, 384)),
                         ("b16-s128", (16, 128, 384))]),
+    "default": (default, [("b1", (1, 3, 48, 48)), ("b16", (16, 3, 48, 48))]),
 }
 
 

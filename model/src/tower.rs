@@ -51,6 +51,12 @@ pub trait ImageTower: Debug + Send + Sync {
 
     /// E, the width of [`ImageFeatures::early`].
     fn early_width(&self) -> usize;
+
+    /// Pictures that are computed together where there are many: few, so that what lies between two
+    /// layers fits a cache, but enough for the weights that are read for them.
+    fn group(&self) -> usize {
+        1
+    }
 }
 
 /// Token ids to features.

@@ -1,6 +1,8 @@
 //! The operations of frozen towers, timed alone and as whole networks.
 //!
 //! `cargo run --release -p diptych-model --example bench_ops -- ops [THREADS]` times each operation.
+//! `... -- half [THREADS]` compares weights in f16 with the same ones in f32, from memory and from caches.
+//! `... -- served BUNDLE [THREADS]` times a bundle's encoders through the door that the server uses.
 //! `... -- serve FOLDER THREADS` answers `scripts/bench-onnx.py`: every line on its input is a network
 //! and a case, whose weights and input lie in FOLDER; it answers with the milliseconds that each of
 //! the runs asked for took.
@@ -21,7 +23,9 @@ use rayon::prelude::*;
 
 use self::networks::{Network, Weights, build};
 
+mod half;
 mod networks;
+mod served;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -31,11 +35,15 @@ fn main() -> Result<()> {
     let pool = |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     match arguments.first().map(String::as_str) {
         Some("ops") => pool(threads(arguments.get(1))?)?.install(operations),
+        Some("half") => pool(threads(arguments.get(1))?)?.install(half::run),
+        Some("served") if arguments.len() >= 2 => {
+            served::run(Path::new(&arguments[1]), threads(arguments.get(2))?)
+        }
         Some("serve") if arguments.len() == 3 => {
             let folder = Path::new(&arguments[1]).to_owned();
             pool(threads(arguments.get(2))?)?.install(|| serve(&folder))
         }
-        _ => Err("usage: bench_ops ops [THREADS] | serve FOLDER THREADS".into()),
+        _ => Err("usage: bench_ops ops [THREADS] | half [THREADS] | served BUNDLE [THREADS] | serve FOLDER THREADS".into()),
     }
 }
 

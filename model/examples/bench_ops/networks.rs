@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Result, Tensor};
-use diptych_model::ops::mean_pool;
+use candle_core::{Device, Error, Result, Tensor};
+use diptych_model::config::ImageTowerConfig;
 use diptych_model::ops::packed::{
-    Act, Conv, Depthwise, Linear, Mask, Window, attention, max_pool, normalize,
+    Act, Conv, Depthwise, Linear, Mask, Window, attention, channels_last, max_pool, mean, normalize,
 };
+use diptych_model::params::Params;
+use diptych_model::tower::{self, ImageTower};
+use serde_json::Value;
 
 /// Weights by name.
 pub(crate) struct Weights(pub(crate) HashMap<String, Tensor>);
@@ -34,6 +37,32 @@ impl Weights {
     }
 }
 
+/// The image tower of the bundle that the server brings along, as it is served; answers all features.
+struct Served(Box<dyn ImageTower>);
+
+impl Served {
+    fn new(weights: &Weights) -> Result<Self> {
+        let manifest = include_str!("../../../server/sample/bundle/bundle.json");
+        let manifest: Value = serde_json::from_str(manifest).map_err(Error::wrap)?;
+        let config = manifest["model"]["image_tower"].clone();
+        let config: ImageTowerConfig = serde_json::from_value(config).map_err(Error::wrap)?;
+        let weights = weights.0.iter().map(|(name, weight)| (name.clone(), weight.clone()));
+        let params = Params::from_tensors(weights.collect(), &Device::Cpu);
+        Ok(Self(tower::image(&config, &params, "image.tower").map_err(Error::wrap)?))
+    }
+}
+
+impl Network for Served {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let features = self.0.forward(x).map_err(Error::wrap)?;
+        Tensor::cat(&[features.last, features.early], 1)
+    }
+
+    fn group(&self, _x: &Tensor) -> usize {
+        self.0.group()
+    }
+}
+
 /// A network from one tensor to one.
 pub(crate) trait Network {
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
@@ -52,13 +81,9 @@ pub(crate) fn build(name: &str, weights: &Weights) -> Result<Box<dyn Network + S
         "lite0" => Ok(Box::new(Lite::new(weights)?)),
         "vit-s16" => Ok(Box::new(Vit::new(weights)?)),
         "minilm" => Ok(Box::new(Bert::new(weights)?)),
+        "default" => Ok(Box::new(Served::new(weights)?)),
         _ => candle_core::bail!("no network {name}"),
     }
-}
-
-/// (B, C, H, W) to (B, H, W, C).
-fn channels_last(x: &Tensor) -> Result<Tensor> {
-    x.permute((0, 2, 3, 1))?.contiguous()
 }
 
 /// He et al. 2016, 18 layers, batch norms folded.
@@ -98,7 +123,7 @@ impl Network for ResNet {
             };
             x = second.forward_onto(&inner, &residual)?;
         }
-        mean_pool(&x)
+        mean(&x)
     }
 
     /// The last stage has 49 positions a picture and half of all weights.
@@ -173,7 +198,7 @@ impl Network for Lite {
                 block.project.forward(&wide)?
             };
         }
-        mean_pool(&self.head.forward(&x)?)
+        mean(&self.head.forward(&x)?)
     }
 }
 

@@ -39,7 +39,9 @@
 //! | `math` | exponential, error function and the activations made of them |
 //! | `linear`, `conv`, `depthwise` | layers with weights |
 //! | `direct` | convolution over lines of a padded picture |
+//! | `winograd` | convolution of 3 x 3 with fewer multiplications |
 //! | `attention`, `softmax`, `normalize`, `activate`, `pool` | operations without |
+//! | `picture` | channels put last, the mean over positions |
 //! | `window` | strides and padding of what moves over pictures |
 
 mod activate;
@@ -52,11 +54,13 @@ mod math;
 mod normalize;
 mod onto;
 mod panels;
+mod picture;
 mod pool;
 mod product;
 mod softmax;
 mod tile;
 mod window;
+mod winograd;
 
 #[cfg(test)]
 mod tests;
@@ -73,6 +77,7 @@ pub use depthwise::Depthwise;
 pub use linear::Linear;
 pub use math::Act;
 pub use normalize::normalize;
+pub use picture::{channels_last, mean};
 pub use pool::max_pool;
 pub use softmax::softmax;
 pub use window::Window;

@@ -2,6 +2,7 @@
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::real::{Real, elements, for_real, native, view, widen};
@@ -56,10 +57,17 @@ impl Statistics {
     fn forward<T: Real>(&self, x: &[T]) -> Vec<T> {
         let (sample, width) = (self.positions * self.channels, 3 * self.channels);
         let mut y = vec![T::zero(); x.len() / self.positions * 3];
-        x.par_chunks(sample).zip(y.par_chunks_mut(width)).for_each(|(x, y)| self.sample(x, y));
+        let arch = Arch::new();
+        x.par_chunks(sample).zip(y.par_chunks_mut(width)).for_each(|(x, y)| {
+            arch.dispatch(
+                #[inline(always)]
+                || self.sample(x, y),
+            );
+        });
         y
     }
 
+    #[inline(always)]
     fn sample<T: Real>(&self, x: &[T], y: &mut [T]) {
         let count = T::from_f64(self.positions as f64);
         let (mean, rest) = y.split_at_mut(self.channels);

@@ -97,6 +97,11 @@ impl ImageTower for Conv {
     fn early_width(&self) -> usize {
         self.early_width
     }
+
+    /// The last stage has nine positions a picture of 48 pixels.
+    fn group(&self) -> usize {
+        8
+    }
 }
 
 /// Two convolutions beside a shortcut.

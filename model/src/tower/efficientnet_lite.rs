@@ -8,7 +8,6 @@ use super::layers::folded::{self, Names};
 use super::{Entry, ImageFeatures, ImageTower};
 use crate::config::EfficientnetLiteConfig;
 use crate::error::Result;
-use crate::ops;
 use crate::ops::packed::{self, Act, Window};
 use crate::params::Params;
 
@@ -170,14 +169,14 @@ impl Block {
 
 impl ImageTower for EfficientnetLite {
     fn forward(&self, pixels: &Tensor) -> Result<ImageFeatures> {
-        let pixels = pixels.permute((0, 2, 3, 1))?.contiguous()?;
+        let pixels = packed::channels_last(pixels)?;
         let run =
             |x: Tensor, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.forward(&x));
         let (first, rest) = self.blocks.split_at(EARLY_BLOCKS);
         let x = run(self.stem.forward(&pixels)?, first)?;
-        let early = ops::mean_pool(&x)?;
+        let early = packed::mean(&x)?;
         let x = self.head.forward(&run(x, rest)?)?;
-        Ok(ImageFeatures { last: ops::mean_pool(&x)?, early })
+        Ok(ImageFeatures { last: packed::mean(&x)?, early })
     }
 
     fn last_width(&self) -> usize {

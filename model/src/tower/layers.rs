@@ -1,7 +1,8 @@
 //! The layers that towers and heads are built from: a weight or two and the operation on them.
 //!
 //! Layers keep the tensors that share their storage with the trained variables and compute
-//! everything else in `forward`, so that they follow each optimizer step.
+//! everything else in `forward`, so that they follow each optimizer step. A convolution whose weight
+//! is fixed packs it when it is built.
 
 pub(crate) mod folded;
 pub(crate) mod frozen;
@@ -9,6 +10,7 @@ pub(crate) mod frozen;
 use candle_core::Tensor;
 
 use crate::error::Result;
+use crate::ops::packed::{self, Act, Window};
 use crate::ops::{self, Activation};
 use crate::params::{Init, Params};
 
@@ -87,10 +89,11 @@ impl Norm {
 
 /// A convolution with a square kernel, without bias, padded so that stride 1 keeps the size.
 #[derive(Debug)]
-pub(crate) struct Conv {
-    weight: Tensor,
-    stride: usize,
-    padding: usize,
+pub(crate) enum Conv {
+    /// By a weight that is trained or computes in another type.
+    Plain { weight: Tensor, stride: usize, padding: usize },
+    /// By a weight that is served.
+    Packed(packed::Conv),
 }
 
 /// Sizes of a [`Conv`].
@@ -109,11 +112,19 @@ impl Conv {
         let init = Init::Kaiming { fan_in: inputs * kernel * kernel };
         let dims = [outputs, inputs, kernel, kernel];
         let weight = params.get(&format!("{name}.weight"), &dims, init)?;
-        Ok(Self { weight, stride, padding: kernel / 2 })
+        let padding = kernel / 2;
+        if params.fixed() {
+            let window = Window::padded(stride, padding);
+            return Ok(Self::Packed(packed::Conv::packed(&weight, None, window, Act::Identity)?));
+        }
+        Ok(Self::Plain { weight, stride, padding })
     }
 
     /// (B, H, W, C) to (B, H', W', O).
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::conv2d(x, &self.weight, self.stride, self.padding)?)
+        Ok(match self {
+            Self::Plain { weight, stride, padding } => ops::conv2d(x, weight, *stride, *padding)?,
+            Self::Packed(conv) => conv.forward(x)?,
+        })
     }
 }

@@ -8,7 +8,6 @@ use super::layers::folded::{self, Names};
 use super::{Entry, ImageFeatures, ImageTower};
 use crate::config::{ResnetConfig, ResnetDepth};
 use crate::error::Result;
-use crate::ops;
 use crate::ops::packed::{self, Act, Window};
 use crate::params::Params;
 
@@ -114,16 +113,16 @@ impl Block {
 
 impl ImageTower for Resnet {
     fn forward(&self, pixels: &Tensor) -> Result<ImageFeatures> {
-        let pixels = pixels.permute((0, 2, 3, 1))?.contiguous()?;
+        let pixels = packed::channels_last(pixels)?;
         let mut x = packed::max_pool(&self.stem.forward(&pixels)?, 3, Window::padded(2, 1))?;
         let mut early = None;
         for blocks in &self.stages {
             x = blocks.iter().try_fold(x, |x, block| block.forward(&x))?;
             if early.is_none() {
-                early = Some(ops::mean_pool(&x)?);
+                early = Some(packed::mean(&x)?);
             }
         }
-        let last = ops::mean_pool(&x)?;
+        let last = packed::mean(&x)?;
         Ok(ImageFeatures { early: early.unwrap_or_else(|| last.clone()), last })
     }
 
@@ -133,5 +132,10 @@ impl ImageTower for Resnet {
 
     fn early_width(&self) -> usize {
         self.early_width
+    }
+
+    /// The last stage has 49 positions a picture of 224 pixels and half of all weights.
+    fn group(&self) -> usize {
+        4
     }
 }

@@ -110,15 +110,20 @@ fn a_row_is_the_same_alone_and_in_a_batch() {
     }
 }
 
+/// Weights that are served are multiplied in another order than those that are trained.
 #[test]
-fn saved_and_loaded_weights_give_the_same_bits() {
+fn saved_and_loaded_weights_give_the_same_features() {
     for (name, subject) in subjects() {
         let trained = Params::seeded(2, &Device::Cpu);
         let before = flat(&subject.build(&trained)(&PICKS));
         let served = Params::from_tensors(trained.tensors().unwrap(), &Device::Cpu);
         let after = flat(&subject.build(&served)(&PICKS));
         served.finish().unwrap();
-        assert_eq!(before, after, "{name}");
+        for (before, after) in before.iter().zip(&after) {
+            assert!((before - after).abs() <= 1e-5 * (1.0 + before.abs()), "{name}");
+        }
+        let again = Params::from_tensors(trained.tensors().unwrap(), &Device::Cpu);
+        assert_eq!(after, flat(&subject.build(&again)(&PICKS)), "{name}");
     }
 }
 

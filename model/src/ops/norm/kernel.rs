@@ -1,5 +1,6 @@
 //! Normalisation over slices.
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::Activation;
@@ -34,6 +35,7 @@ impl Norm {
     }
 
     /// Replaces per-channel sums by the mean over each channel's group.
+    #[inline(always)]
     fn spread<T: Real>(&self, sums: &mut [T]) {
         let width = self.channels / self.groups;
         let count = T::from_f64((self.positions * width) as f64);
@@ -47,6 +49,7 @@ impl Norm {
     }
 
     /// Two passes: squares of centred values do not cancel as a difference of squares would.
+    #[inline(always)]
     fn moments<T: Real>(&self, x: &[T]) -> Moments<T> {
         let mut mean = vec![T::zero(); self.channels];
         for row in x.chunks_exact(self.channels) {
@@ -73,16 +76,23 @@ impl Norm {
         let mut y = vec![T::zero(); x.len()];
         let sample = self.sample().max(1);
         let run = (RUN_ELEMENTS / sample).max(1) * sample;
+        let arch = Arch::new();
         y.par_chunks_mut(run).enumerate().for_each(|(index, y)| {
-            for (inner, y) in y.chunks_exact_mut(sample).enumerate() {
-                let start = index * run + inner * sample;
-                let residual = residual.map(|residual| &residual[start..start + sample]);
-                self.forward_sample([&x[start..start + sample], affine], residual, y);
-            }
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    for (inner, y) in y.chunks_exact_mut(sample).enumerate() {
+                        let start = index * run + inner * sample;
+                        let residual = residual.map(|residual| &residual[start..start + sample]);
+                        self.forward_sample([&x[start..start + sample], affine], residual, y);
+                    }
+                },
+            );
         });
         y
     }
 
+    #[inline(always)]
     fn forward_sample<T: Real>(&self, [x, affine]: [&[T]; 2], residual: Option<&[T]>, y: &mut [T]) {
         let Moments { mean, inverse } = self.moments(x);
         let (scale, shift) = affine.split_at(self.channels);

@@ -179,6 +179,44 @@ struct Head<'a> {
     scratch: &'a mut Scratch,
 }
 
+/// The size of a block of scores.
+struct Scored {
+    rows: usize,
+    head: usize,
+    keys: usize,
+    /// Keys that any of the rows looks at.
+    seen: usize,
+    stride: usize,
+}
+
+/// Products of `left`, a row for each query, with the keys that are seen.
+fn score(arch: Arch, left: Rows<'_>, key_panels: &[f32], (sizes, scores): (Scored, &mut [f32])) {
+    let Scored { rows, head, keys, seen, stride } = sizes;
+    let target = Target::over(scores, stride);
+    for (panel, slice) in key_panels.chunks_exact(head * PANEL).enumerate() {
+        let column = panel * PANEL;
+        if column >= seen {
+            break;
+        }
+        let block = Block {
+            left,
+            rows,
+            depth: head,
+            panel: slice,
+            begin: Begin::Zero,
+            target,
+            row: 0,
+            column,
+            columns: PANEL.min(keys - column),
+            residual: None,
+            clamp: None,
+            next: &[],
+        };
+        // SAFETY: the scores are this thread's own.
+        unsafe { multiply(arch, &block) };
+    }
+}
+
 impl Head<'_> {
     fn run(self, arch: Arch) {
         let Self { op, q, k, v, keys, target, row, column, scratch } = self;
@@ -197,29 +235,9 @@ impl Head<'_> {
             let rows = QUERIES.min(op.queries - first);
             let seen = if op.causal { first + rows } else { keys };
             let scores = scratch.scores.resize(rows * stride);
-            let to = Target::over(scores, stride);
             let left = Rows { data: &q.data[first * q.stride..], stride: q.stride };
-            for (panel, slice) in key_panels.chunks_exact(op.head * PANEL).enumerate() {
-                let column = panel * PANEL;
-                if column >= seen {
-                    break;
-                }
-                let block = Block {
-                    left,
-                    rows,
-                    depth: op.head,
-                    panel: slice,
-                    begin: Begin::Zero,
-                    target: to,
-                    row: 0,
-                    column,
-                    columns: PANEL.min(keys - column),
-                    residual: None,
-                    clamp: None,
-                };
-                // SAFETY: the scores are this thread's own.
-                unsafe { multiply(arch, &block) };
-            }
+            let sizes = Scored { rows, head: op.head, keys, seen, stride };
+            score(arch, left, key_panels, (sizes, &mut *scores));
             let visible = if op.causal { first + 1..first + 1 + rows } else { keys..keys };
             let sums = arch.dispatch(Shares { scores, rows, stride, seen, visible, factor });
             let shares = Block {
@@ -234,6 +252,7 @@ impl Head<'_> {
                 columns: op.head,
                 residual: None,
                 clamp: None,
+                next: &[],
             };
             // SAFETY: this head's columns of this sample's rows.
             unsafe { mix(arch, &shares, keys) };

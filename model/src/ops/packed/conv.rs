@@ -12,16 +12,26 @@ use super::panels::{Aligned, Panels};
 use super::product::{Product, Source};
 use super::tile::Rows;
 use super::window::{Walk, Window};
+use super::winograd::{Transformed, Winograd};
 use super::{Frozen, activate_composed, frozen, on_cpu};
 
 /// act(convolution + b + residual) of pictures, channels last, for weights that no longer change.
 #[derive(Debug)]
 pub struct Conv {
-    weights: Frozen<Panels>,
+    weights: Frozen<Weights>,
     /// [O, C, kh, kw].
     shape: [usize; 4],
     window: Window,
     act: Act,
+}
+
+/// As the shape of the kernel has them multiplied.
+#[derive(Debug)]
+enum Weights {
+    /// By patches.
+    Plain(Panels),
+    /// By transformed tiles.
+    Transformed(Transformed),
 }
 
 impl Conv {
@@ -46,10 +56,14 @@ impl Conv {
         }
         let area = height * width;
         let weights = frozen(weight, bias, |weight, bias, half| {
+            if !half && Transformed::suits(shape, window.stride) {
+                return Weights::Transformed(Transformed::pack([outputs, channels], weight, bias));
+            }
             // The depth runs as a patch does: rows, columns, channels.
-            Panels::pack([outputs, area * channels], half, bias, |o, at| {
+            let panels = Panels::pack([outputs, area * channels], half, bias, |o, at| {
                 weight[(o * channels + at % channels) * area + at / channels]
-            })
+            });
+            Weights::Plain(panels)
         })?;
         Ok(Self { weights, shape, window, act })
     }
@@ -120,7 +134,7 @@ pub(super) fn composed(
 }
 
 struct Run {
-    weights: Arc<Panels>,
+    weights: Arc<Weights>,
     walk: Walk,
     act: Act,
 }
@@ -129,19 +143,30 @@ impl Forward for Run {
     const NAME: &'static str = "packed_conv";
 
     fn forward(&self, x: &[f32], residual: Option<&[f32]>) -> (CpuStorage, Shape) {
-        let (walk, weights, act) = (&self.walk, &*self.weights, self.act);
+        let (walk, act) = (&self.walk, self.act);
+        let (y, outputs) = match &*self.weights {
+            Weights::Plain(weights) => (self.plain(weights, x, residual), weights.columns),
+            Weights::Transformed(weights) => {
+                (Winograd { walk, weights, residual, act }.compute(x), weights.outputs())
+            }
+        };
+        let shape = (walk.batch, walk.out_height, walk.out_width, outputs);
+        (CpuStorage::F32(y), Shape::from(shape))
+    }
+}
+
+impl Run {
+    fn plain(&self, weights: &Panels, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+        let (walk, act) = (&self.walk, self.act);
         let rows = walk.batch * walk.positions();
-        let plain = walk.kernel == [1, 1] && walk.window == Window::padded(1, 0);
-        let y = if plain {
+        if walk.kernel == [1, 1] && walk.window == Window::padded(1, 0) {
             let left = Rows { data: x, stride: walk.channels };
             Product { left, rows, weights, residual, act }.compute()
         } else if Direct::suits(walk) {
             Direct { walk, weights, residual, act }.compute(x)
         } else {
             Product { left: Patches { walk, x }, rows, weights, residual, act }.compute()
-        };
-        let shape = (walk.batch, walk.out_height, walk.out_width, weights.columns);
-        (CpuStorage::F32(y), Shape::from(shape))
+        }
     }
 }
 

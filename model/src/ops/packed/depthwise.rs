@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::conv::composed;
 use super::math::{Act, activate};
+use super::product::cut;
 use super::tile::{Target, load};
 use super::window::{Walk, Window};
 use super::{Frozen, activate_composed, frozen, no_gradient, on_cpu};
@@ -103,8 +104,8 @@ struct Run {
     act: Act,
 }
 
-/// Output elements that are worth a task.
-const TASK: usize = 16 * 1024;
+/// Multiply-adds that are worth a task: ten microseconds or so.
+const TASK: usize = 1 << 18;
 
 impl CustomOp1 for Run {
     fn name(&self) -> &'static str {
@@ -118,17 +119,29 @@ impl CustomOp1 for Run {
         let lines = walk.batch * walk.out_height;
         let arch = Arch::new();
         let y = Target::fill(lines * line, line, |target| {
-            let run = |lines: Range<usize>| {
-                arch.dispatch(Lines { run: self, x, target, lines });
+            let run = |[lines, channels]: [Range<usize>; 2]| {
+                arch.dispatch(Lines { run: self, x, target, lines, channels });
             };
             let threads = rayon::current_num_threads();
-            let tasks = if threads == 1 { 1 } else { (lines * line / TASK).clamp(1, 4 * threads) };
-            let cut = |task: usize| lines * task / tasks..lines * (task + 1) / tasks;
-            if tasks == 1 {
-                run(cut(0));
-            } else {
-                (0..tasks).into_par_iter().with_max_len(1).for_each(|task| run(cut(task)));
+            let work = lines * line * walk.kernel[0] * walk.kernel[1];
+            let wanted = (work / TASK).clamp(1, 2 * threads);
+            if threads == 1 || wanted == 1 {
+                run([0..lines, 0..walk.channels]);
+                return;
             }
+            // A product that comes before or after is cut alike, at its larger side, so that a thread
+            // mostly reads what it wrote.
+            let tasks = wanted.next_multiple_of(threads);
+            let vectors = walk.channels.div_ceil(LANES);
+            let across = walk.channels > lines * walk.out_width;
+            let part = |task: usize| {
+                if !across {
+                    return [cut(lines, tasks, task), 0..walk.channels];
+                }
+                let Range { start, end } = cut(vectors, tasks, task);
+                [0..lines, start * LANES..(end * LANES).min(walk.channels)]
+            };
+            (0..tasks).into_par_iter().with_max_len(1).for_each(|task| run(part(task)));
         });
         let shape = (walk.batch, walk.out_height, walk.out_width, walk.channels);
         Ok((CpuStorage::F32(y), Shape::from(shape)))
@@ -139,12 +152,14 @@ impl CustomOp1 for Run {
     }
 }
 
-/// Some of the output's lines, counted over the whole batch.
+/// Some channels, whole vectors but for the last ones, of some of the output's lines, counted over the
+/// whole batch.
 struct Lines<'a> {
     run: &'a Run,
     x: &'a [f32],
     target: Target,
     lines: Range<usize>,
+    channels: Range<usize>,
 }
 
 impl WithSimd for Lines<'_> {
@@ -172,11 +187,9 @@ impl Lines<'_> {
         let first = (0..walk.out_width).find(whole).unwrap_or(walk.out_width);
         let last = (first..walk.out_width).find(|x| !whole(x)).unwrap_or(walk.out_width);
         for line in self.lines.clone() {
-            // SAFETY: a line belongs to one task.
-            let y = unsafe { self.target.part(line, 0, walk.out_width * walk.channels) };
             let (sample, row) = (line / walk.out_height, line % walk.out_height);
-            let mut at = At { sample, row, channel: 0 };
-            while at.channel < walk.channels {
+            let mut at = At { line, sample, row, channel: self.channels.start };
+            while at.channel < self.channels.end {
                 let full = at.channel + S::F32_LANES <= walk.channels;
                 let mut column = 0;
                 while column < walk.out_width {
@@ -188,13 +201,12 @@ impl Lines<'_> {
                         1 if inner => 1,
                         _ => 0,
                     };
-                    let y = &mut y[column * walk.channels + at.channel..];
                     match count {
-                        4 => self.pixels::<S, KERNEL, STRIDE, 4>(simd, at, column, y),
-                        2 => self.pixels::<S, KERNEL, STRIDE, 2>(simd, at, column, y),
-                        1 => self.pixels::<S, KERNEL, STRIDE, 1>(simd, at, column, y),
-                        _ if full => self.edge(simd, at, column, y),
-                        _ => self.rest(simd, at, column, y),
+                        4 => self.pixels::<S, KERNEL, STRIDE, 4>(simd, at, column),
+                        2 => self.pixels::<S, KERNEL, STRIDE, 2>(simd, at, column),
+                        1 => self.pixels::<S, KERNEL, STRIDE, 1>(simd, at, column),
+                        _ if full => self.edge(simd, at, column),
+                        _ => self.rest(simd, at, column),
                     }
                     column += count.max(1);
                 }
@@ -203,15 +215,14 @@ impl Lines<'_> {
         }
     }
 
-    /// Some pixels side by side, whose windows meet the picture in all columns, to the same vector of
-    /// channels in each pixel of `y`.
+    /// Some pixels side by side, whose windows meet the picture in all columns: the same vector of
+    /// channels of each.
     #[inline(always)]
     fn pixels<S: Simd, const KERNEL: usize, const STRIDE: usize, const PIXELS: usize>(
         &self,
         simd: S,
         at: At,
         column: usize,
-        y: &mut [f32],
     ) {
         let walk = &self.run.walk;
         let Kernels { taps, bias } = &*self.run.weights;
@@ -237,14 +248,13 @@ impl Lines<'_> {
             }
         }
         for (pixel, sum) in sums.into_iter().enumerate() {
-            let y = &mut y[pixel * walk.channels..][..S::F32_LANES];
-            self.put(simd, y, sum);
+            self.put(simd, at, [column + pixel, S::F32_LANES], sum);
         }
     }
 
     /// A pixel whose window may reach beyond the picture.
     #[inline(always)]
-    fn edge<S: Simd>(&self, simd: S, at: At, column: usize, y: &mut [f32]) {
+    fn edge<S: Simd>(&self, simd: S, at: At, column: usize) {
         let walk = &self.run.walk;
         let Kernels { taps, bias } = &*self.run.weights;
         let mut sum = self.bias(simd, at.channel);
@@ -266,12 +276,12 @@ impl Lines<'_> {
                 sum = simd.mul_add_e_f32s(x, weight, sum);
             }
         }
-        self.put(simd, &mut y[..S::F32_LANES], sum);
+        self.put(simd, at, [column, S::F32_LANES], sum);
     }
 
     /// A pixel's last channels, fewer than a vector.
     #[inline(always)]
-    fn rest<S: Simd>(&self, simd: S, at: At, column: usize, y: &mut [f32]) {
+    fn rest<S: Simd>(&self, simd: S, at: At, column: usize) {
         let walk = &self.run.walk;
         let Kernels { taps, bias } = &*self.run.weights;
         let count = walk.channels - at.channel;
@@ -287,7 +297,7 @@ impl Lines<'_> {
                 sum = simd.mul_add_e_f32s(x, weight, sum);
             }
         }
-        self.put(simd, &mut y[..count], sum);
+        self.put(simd, at, [column, count], sum);
     }
 
     #[inline(always)]
@@ -295,9 +305,12 @@ impl Lines<'_> {
         simd.partial_load_f32s(&self.run.weights.bias[channel..channel + S::F32_LANES])
     }
 
-    /// Writes a sum, activated, to a vector or less.
+    /// Writes a sum, activated, to the first `count` channels of a vector or all of it.
     #[inline(always)]
-    fn put<S: Simd>(&self, simd: S, y: &mut [f32], sum: S::f32s) {
+    fn put<S: Simd>(&self, simd: S, at: At, [column, count]: [usize; 2], sum: S::f32s) {
+        let first = column * self.run.walk.channels + at.channel;
+        // SAFETY: these channels of a line belong to one task.
+        let y = unsafe { self.target.part(at.line, first, count) };
         let sum = activate(simd, self.run.act, sum);
         match S::as_mut_simd_f32s(y) {
             ([whole], _) => *whole = sum,
@@ -306,9 +319,10 @@ impl Lines<'_> {
     }
 }
 
-/// A vector of channels of an output line.
+/// A vector of channels of an output line, which is row `row` of picture `sample`.
 #[derive(Clone, Copy)]
 struct At {
+    line: usize,
     sample: usize,
     row: usize,
     channel: usize,

@@ -41,10 +41,12 @@ struct Padded<'a> {
 }
 
 impl Direct<'_> {
-    /// Whether a kernel's line is long enough for sums to begin anew with each, and a line of outputs
-    /// for tiles that are nearly full. Below, products over patches are faster.
+    /// Whether a line of outputs is long enough for tiles that are nearly full; below, products over
+    /// patches are faster. A kernel of one pixel is its own patch. Lines of a kernel may be short: beside
+    /// sums that begin anew with each, runs of a few numbers are dear to gather.
     pub(super) fn suits(walk: &Walk) -> bool {
-        walk.kernel[1] * walk.channels >= 96 && walk.out_width >= 20
+        let line = walk.kernel[1] * walk.channels;
+        walk.out_width >= 20 && (line >= 96 || walk.kernel[1] > 1 && line >= 9)
     }
 
     pub(super) fn compute(&self, x: &[f32]) -> Vec<f32> {
@@ -172,6 +174,7 @@ impl Direct<'_> {
             columns: 0,
             residual: None,
             clamp: None,
+            next: &[],
         }
     }
 }

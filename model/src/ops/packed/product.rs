@@ -60,7 +60,7 @@ pub(super) struct Part {
 /// other threads: waiting for it could run a task that borrows them too.
 #[derive(Default)]
 pub(super) struct Scratch {
-    left: Aligned,
+    pub(super) left: Aligned,
     pub(super) panel: Aligned,
 }
 
@@ -139,7 +139,16 @@ impl<L: Source> Task<'_, L> {
             let left = left.rows(rows.clone(), depth.clone(), &mut self.scratch.left);
             for panel in panels.clone() {
                 let slice = [depth.start, depth.end];
+                let next = if panel + 1 < panels.end {
+                    weights.ahead(panel + 1, slice)
+                } else if !last {
+                    let depth = cut(weights.depth, blocks, block + 1);
+                    weights.ahead(panels.start, [depth.start, depth.end])
+                } else {
+                    &[]
+                };
                 let block = Block {
+                    next,
                     left,
                     rows: rows.len(),
                     depth: depth.len(),

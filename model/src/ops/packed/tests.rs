@@ -59,7 +59,7 @@ proptest! {
     #[test]
     fn conv_equals_the_definition(
         (batch, height, width) in (1..3_usize, 3..12_usize, 3..12_usize),
-        (channels, outputs) in (1..40_usize, 1..70_usize),
+        (channels, outputs) in (1..32_usize, 1..70_usize),
         (kernel_height, kernel_width) in (1..4_usize, 1..4_usize),
         stride in 1..4_usize, padding: [u8; 4], act in 0..4_usize, onto: bool,
     ) {
@@ -121,6 +121,85 @@ fn wide_conv_equals_the_definition() {
             assert!(difference(&y, &expected) < 1e-5, "{window:?} {kernel} {act:?}");
         }
     }
+}
+
+/// Channels and outputs of convolutions by transformed tiles, of 4 x 4 and of 2 x 2 outputs.
+const TRANSFORMED: [[usize; 2]; 2] = [[48, 80], [144, 160]];
+
+fn transformed([channels, outputs]: [usize; 2], act: Act) -> (Tensor, Tensor, Conv) {
+    let w = (values(2, &[outputs, channels, 3, 3]).unwrap() * 0.1).unwrap();
+    let bias = values(3, &[outputs]).unwrap();
+    let window = Window { stride: 1, padding: [1, 0, 2, 1] };
+    let layer = Conv::packed(&w, Some(&bias), window, act).unwrap();
+    (w, bias, layer)
+}
+
+/// Sides that tiles fill, sides that they reach beyond, and pictures smaller than one.
+#[test]
+fn transformed_conv_equals_the_definition() {
+    let window = Window { stride: 1, padding: [1, 0, 2, 1] };
+    for sizes in TRANSFORMED {
+        for (height, width) in [(13, 17), (8, 9), (1, 2)] {
+            for act in [Act::Identity, Act::Relu, Act::Gelu] {
+                let (w, bias, layer) = transformed(sizes, act);
+                let x = values(1, &[2, height, width, sizes[0]]).unwrap();
+                let expected = composed(&x, &w, Some(&bias), window, 1).unwrap();
+                let residual = values(4, expected.dims()).unwrap();
+                let plain = activate_composed(&expected, act).unwrap();
+                assert!(difference(&layer.forward(&f32s(&x)).unwrap(), &plain) < 2e-5, "{sizes:?}");
+                let onto = activate_composed(&(expected + &residual).unwrap(), act).unwrap();
+                let y = layer.forward_onto(&f32s(&x), &f32s(&residual)).unwrap();
+                assert!(difference(&y, &onto) < 2e-5, "{sizes:?} {height} x {width} {act:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn transformed_conv_gives_the_same_bits_on_any_number_of_threads_and_in_any_batch() {
+    for sizes in TRANSFORMED {
+        let (_, _, layer) = transformed(sizes, Act::Silu);
+        let x = f32s(&values(7, &[5, 22, 19, sizes[0]]).unwrap());
+        let on = |x: &Tensor, threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            list(&pool.install(|| layer.forward(x)).unwrap())
+        };
+        let together = on(&x, 1);
+        for threads in [2, 3, 8] {
+            assert!(together == on(&x, threads), "{threads} threads");
+        }
+        let alone: Vec<f32> = (0..5).flat_map(|at| on(&x.narrow(0, at, 1).unwrap(), 2)).collect();
+        assert!(together == alone, "{sizes:?}");
+    }
+}
+
+/// Cut by lines and by channels, with channels that fill no vector.
+#[test]
+fn depthwise_gives_the_same_bits_on_any_number_of_threads() {
+    for [side, channels] in [[40, 100], [7, 1003]] {
+        let kernel = f32s(&values(2, &[channels, 1, 5, 5]).unwrap());
+        let layer = Depthwise::packed(&kernel, None, Window::padded(1, 2), Act::Relu6).unwrap();
+        let x = f32s(&values(7, &[1, side, side, channels]).unwrap());
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            list(&pool.install(|| layer.forward(&x)).unwrap())
+        };
+        let alone = on(1);
+        for threads in [2, 3, 8] {
+            assert!(alone == on(threads), "{threads} threads, {channels} channels");
+        }
+    }
+}
+
+#[test]
+fn both_ends_of_a_tower_of_pictures_equal_their_definitions() {
+    let x = values(5, &[2, 3, 130, 97]).unwrap();
+    let last = channels_last(&f32s(&x)).unwrap();
+    assert!(difference(&last, &x.permute((0, 2, 3, 1)).unwrap()) < 1e-7);
+    let mean = mean(&last).unwrap();
+    assert!(difference(&mean, &x.mean((2, 3)).unwrap()) < 1e-5);
+    let empty = Tensor::zeros((0, 3, 4, 4), DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(channels_last(&empty).unwrap().dims(), [0, 4, 4, 3]);
 }
 
 /// f16 has 11 significant bits, which is all that may be lost.

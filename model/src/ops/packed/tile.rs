@@ -9,6 +9,9 @@ use super::panels::PANEL;
 /// Rows of a tile where there are 32 registers of 16 numbers, and where there are fewer.
 const ROWS: [usize; 2] = [12, 6];
 
+/// Up to this many tiles of a block fetch the next one's panel.
+const FETCHING_TILES: usize = 8;
+
 /// A matrix that several tasks write parts of: element (r, c) lies at `r * stride + c`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
@@ -92,6 +95,9 @@ pub(super) struct Block<'a> {
     pub(super) residual: Option<&'a [f32]>,
     /// Bounds of complete sums, the residual included.
     pub(super) clamp: Option<[f32; 2]>,
+    /// The panel slice of the next block, fetched on the way: a slice that only a few tiles share is
+    /// waited for otherwise. May be empty.
+    pub(super) next: &'a [f32],
 }
 
 /// Computes a block, tile by tile. The order of a sum is that of the depth, whatever the tiles.
@@ -140,6 +146,12 @@ impl WithSimd for Tiles<'_> {
         let most = if wide { ROWS[0] } else { ROWS[1] };
         let vectors = (width / S::F32_LANES).min(2);
         let tiles = rows.div_ceil(most);
+        // An equal part in each tile, a number at each step of the depth. Beyond some tiles the
+        // processor's own guess comes early enough.
+        let few = tiles <= FETCHING_TILES && !block.next.is_empty();
+        let part = if few { block.next.len().div_ceil(tiles) } else { 0 };
+        let step = part.div_ceil(depth.max(1));
+        let ahead = if few { block.next.as_ptr() } else { panel.as_ptr() };
         let mut first = 0;
         for tile in 0..tiles {
             // Tiles of equal height: one of a row or two would wait for its own sums.
@@ -162,6 +174,8 @@ impl WithSimd for Tiles<'_> {
                     clamp: block.clamp,
                     target: target.data.wrapping_add(start),
                     target_stride: target.stride,
+                    next: ahead.wrapping_add(tile * part),
+                    step,
                     columns: (columns - offset).min(vectors * S::F32_LANES),
                 };
                 args.dispatch(simd, next - first, vectors);
@@ -187,6 +201,9 @@ struct Tile {
     target: *mut f32,
     target_stride: usize,
     columns: usize,
+    /// What to fetch, and how much further at each step of the depth.
+    next: *const f32,
+    step: usize,
 }
 
 impl Tile {
@@ -249,6 +266,7 @@ impl<const TOP: usize, const BOTTOM: usize, const VECTORS: usize> WithSimd
         let (mut top, mut bottom) = ([first; TOP], [first; BOTTOM]);
         for k in 0..tile.depth {
             let row = tile.panel.wrapping_add(k * tile.width);
+            fetch(tile.next.wrapping_add(k * tile.step));
             // SAFETY: row k of the panel slice, which is `width` wide.
             let right: [S::f32s; VECTORS] =
                 std::array::from_fn(|v| unsafe { load::<S>(row.wrapping_add(v * lanes)) });
@@ -357,4 +375,17 @@ impl Tile {
 pub(super) unsafe fn load<S: Simd>(at: *const f32) -> S::f32s {
     // SAFETY: by the contract; no alignment is asked for.
     unsafe { at.cast::<S::f32s>().read_unaligned() }
+}
+
+/// Asks for the cache line at `at` in the second level.
+#[inline(always)]
+fn fetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which touches nothing and never fails whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
