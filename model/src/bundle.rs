@@ -37,6 +37,7 @@ pub use self::builder::BundleBuilder;
 use self::checkpoint::Checkpoint;
 pub(crate) use self::golden::Golden;
 pub use self::manifest::{DataSource, FileEntry, Manifest, SpaceInfo, Spaces, Training};
+use self::stored::StoredFile;
 pub use self::stored::StoredTensors;
 pub use self::weights::WeightType;
 use crate::error::{Error, Result};
@@ -57,13 +58,14 @@ const GOLDEN_FOLDER: &str = "golden/";
 /// The files of a bundle by their path inside it, with `/` between folders.
 pub type Files = BTreeMap<String, Cow<'static, [u8]>>;
 
-/// A verified bundle in memory: every file is there with the length and SHA-256 that `bundle.json`
-/// states, and the settings agree with each other. Of a checkpoint in Hugging Face layout, which states
-/// nothing, the files are as they were when it was opened; its weights stay on disk.
+/// A verified bundle: every file is there with the length and SHA-256 that `bundle.json` states, and the
+/// settings agree with each other. Of a checkpoint in Hugging Face layout, which states nothing, the
+/// files are as they were when it was opened. Weights of either stay on disk until a network asks for them.
 #[derive(Clone)]
 pub struct Bundle {
     manifest: Manifest,
     files: Files,
+    tensors: Arc<StoredTensors>,
     checkpoint: Option<Arc<Checkpoint>>,
     embedding_digest: String,
     bundle_digest: String,
@@ -90,7 +92,7 @@ impl Bundle {
         let dir = dir.as_ref();
         let own = dir.join(MANIFEST).exists() || !checkpoint::is_here(dir);
         let opened = if own {
-            directory::read(dir).and_then(Self::from_files)
+            directory::read(dir).and_then(|(files, weights)| Self::own(files, weights))
         } else {
             checkpoint::open(dir)
         };
@@ -106,14 +108,28 @@ impl Bundle {
     ///
     /// # Errors
     /// As [`Bundle::open`].
-    pub fn from_files(files: Files) -> Result<Self> {
+    pub fn from_files(mut files: Files) -> Result<Self> {
+        let weights = files.remove(WEIGHTS);
+        Self::own(files, weights.map(|bytes| StoredFile::in_memory(WEIGHTS, bytes)))
+    }
+
+    /// A bundle of ours from its files and the file of its weights.
+    fn own(files: Files, weights: Option<StoredFile>) -> Result<Self> {
+        let manifest = Manifest::from_value(&manifest::parse_value(&files)?)?;
+        verify::files(&manifest, &files, weights.as_ref())?;
+        let weights = weights.into_iter().collect();
+        let tensors = StoredTensors::open(weights, |name| Some(name.to_owned()))?;
+        Self::of_parts(files, Arc::new(tensors))
+    }
+
+    /// A bundle of ours whose files are as `bundle.json` states.
+    fn of_parts(files: Files, tensors: Arc<StoredTensors>) -> Result<Self> {
         let value = manifest::parse_value(&files)?;
         let manifest = Manifest::from_value(&value)?;
-        verify::files(&manifest, &files)?;
         verify::settings(&manifest)?;
         let embedding_digest = digest::embedding(&manifest, &value);
         let bundle_digest = digest::bundle(&manifest, &files[MANIFEST]);
-        Ok(Self { manifest, files, checkpoint: None, embedding_digest, bundle_digest })
+        Ok(Self { manifest, files, tensors, checkpoint: None, embedding_digest, bundle_digest })
     }
 
     /// Writes the bundle as directory `dir`, which appears at once and complete: the files are
@@ -123,8 +139,7 @@ impl Bundle {
     /// # Errors
     /// [`Error::Io`] when the system refuses, [`Error::Invalid`] when `dir` holds something else.
     pub fn write(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let stored = self.checkpoint.as_deref().map_or(&[][..], Checkpoint::weight_files);
-        directory::write(&self.files, stored, dir.as_ref())
+        directory::write(&self.files, self.tensors.files(), dir.as_ref())
     }
 
     /// What `bundle.json` says.
@@ -133,10 +148,17 @@ impl Bundle {
         &self.manifest
     }
 
-    /// The files by path, `bundle.json` among them; of a checkpoint all that was read but the weights.
+    /// The files by path, `bundle.json` among them, without the weights.
     #[must_use]
     pub fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// Bytes of all files, the weights among them.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let held: u64 = self.files.values().map(|content| content.len() as u64).sum();
+        held + self.tensors.files().iter().map(|file| file.length).sum::<u64>()
     }
 
     /// SHA-256, in hex, over what determines vectors: the weights, the tokenizer, and of
@@ -172,21 +194,28 @@ impl Bundle {
     /// The weights by name, as f32 on the CPU, all finite.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for a file that is not safetensors of f16 and f32, or a value that is not
-    /// finite.
+    /// [`Error::Corrupt`] for a type that is not read, or a value that is not finite; [`Error::Io`].
     pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
-        match &self.checkpoint {
-            Some(checkpoint) => checkpoint.tensors.all(),
-            None => weights::decode(WEIGHTS, &self.files[WEIGHTS]),
-        }
+        self.tensors.all()
     }
 
-    /// The weights for networks on the CPU that ask for each by name.
-    pub(crate) fn params(&self) -> Result<Params> {
-        Ok(match &self.checkpoint {
-            Some(checkpoint) => Params::from_stored(Arc::clone(&checkpoint.tensors), &Device::Cpu),
-            None => Params::from_tensors(self.weights()?, &Device::Cpu),
-        })
+    /// How many numbers the weights are.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        let shapes = self.tensors.names().filter_map(|name| self.tensors.shape(name));
+        shapes.map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
+    /// How the weights would be stored without losing any of their digits.
+    #[must_use]
+    pub fn weight_type(&self) -> WeightType {
+        if self.tensors.are_halves() { WeightType::F16 } else { WeightType::F32 }
+    }
+
+    /// The weights for networks on `device`, each read when it is asked for by name.
+    #[must_use]
+    pub fn params(&self, device: &Device) -> Params {
+        Params::from_stored(Arc::clone(&self.tensors), device)
     }
 
     /// Whether there are golden inputs; a checkpoint of others has none.

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::config::{FeatureSource, HeadsConfig, ImageTowerConfig, ModelConfig, TextTowerConfig};
+use crate::config::{FeatureSource, HeadsConfig, ModelConfig};
 use crate::error::{Error, Result};
 use crate::head::{ExclusiveHead, SharedHead};
 use crate::params::{Init, Params};
@@ -38,9 +38,21 @@ pub struct DualEncoder {
     logit_scale: Tensor,
 }
 
+/// How wide the features of both towers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeatureWidths {
+    /// Of [`ImageFeatures::last`].
+    pub image_last: usize,
+    /// Of [`ImageFeatures::early`].
+    pub image_early: usize,
+    /// Of the text tower's.
+    pub text: usize,
+}
+
 #[derive(Debug)]
 struct ImageSide {
-    tower: Box<dyn ImageTower>,
+    /// None where features come from elsewhere.
+    tower: Option<Box<dyn ImageTower>>,
     shared: SharedHead,
     exclusive: Option<ExclusiveHead>,
     exclusive_reads: Vec<FeatureSource>,
@@ -48,7 +60,8 @@ struct ImageSide {
 
 #[derive(Debug)]
 struct TextSide {
-    tower: Box<dyn TextTower>,
+    /// None where features come from elsewhere.
+    tower: Option<Box<dyn TextTower>>,
     shared: SharedHead,
     exclusive: Option<ExclusiveHead>,
 }
@@ -66,9 +79,38 @@ impl DualEncoder {
         config.validate()?;
         let heads = &config.heads;
         let image = config.image_tower.as_ref();
-        let image = image.map(|tower| ImageSide::new(tower, heads, params)).transpose()?;
+        let image = image.map(|config| {
+            let tower = tower::image(config, params, "image.tower")?;
+            let widths = (tower.last_width(), tower.early_width());
+            ImageSide::new(Some(tower), widths, heads, params)
+        });
         let text = config.text_tower.as_ref();
-        let text = text.map(|tower| TextSide::new(tower, heads, params)).transpose()?;
+        let text = text.map(|config| {
+            let tower = tower::text(config, params, "text.tower")?;
+            let width = tower.width();
+            TextSide::new(Some(tower), width, heads, params)
+        });
+        Self::of_sides(image.transpose()?, text.transpose()?, params)
+    }
+
+    /// The heads of an encoder pair alone, over features that were computed before: towers that do not
+    /// change need not run again in each step. Weights are named as in [`DualEncoder::new`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the features are the shared vectors and the widths differ; what
+    /// [`Params::get`] answers for a weight that does not fit.
+    pub fn over_features(
+        heads: &HeadsConfig,
+        widths: FeatureWidths,
+        params: &Params,
+    ) -> Result<Self> {
+        let image = (widths.image_last, widths.image_early);
+        let image = ImageSide::new(None, image, heads, params)?;
+        let text = TextSide::new(None, widths.text, heads, params)?;
+        Self::of_sides(Some(image), Some(text), params)
+    }
+
+    fn of_sides(image: Option<ImageSide>, text: Option<TextSide>, params: &Params) -> Result<Self> {
         let logit_scale = if image.is_some() && text.is_some() {
             params.get("logit_scale", &[], Init::Const((1.0_f64 / 0.07).ln()))?
         } else {
@@ -83,8 +125,15 @@ impl DualEncoder {
     /// # Errors
     /// [`Error::Absent`] without an image tower, [`Error::Tensor`] if the shape does not fit.
     pub fn encode_images(&self, pixels: &Tensor) -> Result<Encoding> {
+        self.encode_image_features(&self.image_features(pixels)?)
+    }
+
+    /// Vectors of pictures whose features are known.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] without an image side, [`Error::Tensor`] if a width does not fit.
+    pub fn encode_image_features(&self, features: &ImageFeatures) -> Result<Encoding> {
         let side = self.image_side()?;
-        let features = self.image_features(pixels)?;
         let shared = side.shared.forward(&features.last)?;
         let exclusive = side.exclusive.as_ref();
         let exclusive =
@@ -97,16 +146,30 @@ impl DualEncoder {
     /// # Errors
     /// [`Error::Absent`] without a text tower, [`Error::Tensor`] if an id is beyond its vocabulary.
     pub fn encode_texts(&self, tokens: &TokenBatch) -> Result<Encoding> {
-        let side = self.text.as_ref().ok_or(Error::Absent { part: "text tower" })?;
-        let features = side.tower.forward(tokens)?;
-        let shared = side.shared.forward(&features)?;
-        let exclusive = side.exclusive.as_ref().map(|head| head.forward(&features)).transpose()?;
+        self.encode_text_features(&self.text_features(tokens)?)
+    }
+
+    /// Vectors of texts whose features (B, D) are known.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] without a text side, [`Error::Tensor`] if the width does not fit.
+    pub fn encode_text_features(&self, features: &Tensor) -> Result<Encoding> {
+        let side = self.text_side()?;
+        let shared = side.shared.forward(features)?;
+        let exclusive = side.exclusive.as_ref().map(|head| head.forward(features)).transpose()?;
         Ok(Encoding { shared, exclusive })
+    }
+
+    /// See [`ImageTower::group`]; 1 without an image tower.
+    pub(crate) fn image_group(&self) -> usize {
+        let tower = self.image.as_ref().and_then(|side| side.tower.as_ref());
+        tower.map_or(1, |tower| tower.group().max(1))
     }
 
     /// See [`TextTower::pads`]; false without a text tower.
     pub(crate) fn pads_texts(&self) -> bool {
-        self.text.as_ref().is_some_and(|side| side.tower.pads())
+        let tower = self.text.as_ref().and_then(|side| side.tower.as_ref());
+        tower.is_some_and(|tower| tower.pads())
     }
 
     /// What the image tower sees before the heads, for probes and for objectives of their own. Here
@@ -115,7 +178,34 @@ impl DualEncoder {
     /// # Errors
     /// As [`Self::encode_images`].
     pub fn image_features(&self, pixels: &Tensor) -> Result<ImageFeatures> {
-        self.image_side()?.tower.forward(&pixels.to_device(self.device())?)
+        let tower = self.image_side()?.tower.as_ref();
+        let tower = tower.ok_or(Error::Absent { part: "image tower" })?;
+        tower.forward(&pixels.to_device(self.device())?)
+    }
+
+    /// What the text tower sees before the heads: (B, D).
+    ///
+    /// # Errors
+    /// As [`Self::encode_texts`].
+    pub fn text_features(&self, tokens: &TokenBatch) -> Result<Tensor> {
+        let tower = self.text_side()?.tower.as_ref();
+        tower.ok_or(Error::Absent { part: "text tower" })?.forward(tokens)
+    }
+
+    /// How wide features are; those of a tower that is not there are 0.
+    #[must_use]
+    pub fn feature_widths(&self) -> FeatureWidths {
+        let image = self.image.as_ref().and_then(|side| side.tower.as_ref());
+        let text = self.text.as_ref().and_then(|side| side.tower.as_ref());
+        FeatureWidths {
+            image_last: image.map_or(0, |tower| tower.last_width()),
+            image_early: image.map_or(0, |tower| tower.early_width()),
+            text: text.map_or(0, |tower| tower.width()),
+        }
+    }
+
+    fn text_side(&self) -> Result<&TextSide> {
+        self.text.as_ref().ok_or(Error::Absent { part: "text tower" })
     }
 
     fn image_side(&self) -> Result<&ImageSide> {
@@ -136,12 +226,15 @@ impl DualEncoder {
 }
 
 impl ImageSide {
-    fn new(config: &ImageTowerConfig, heads: &HeadsConfig, params: &Params) -> Result<Self> {
-        let tower = tower::image(config, params, "image.tower")?;
-        let last = tower.last_width();
+    fn new(
+        tower: Option<Box<dyn ImageTower>>,
+        (last, early): (usize, usize),
+        heads: &HeadsConfig,
+        params: &Params,
+    ) -> Result<Self> {
         let widths = heads.exclusive_reads.iter().map(|source| match source {
             FeatureSource::Last => last,
-            FeatureSource::Early => tower.early_width(),
+            FeatureSource::Early => early,
         });
         let widths = [widths.sum(), heads.exclusive_hidden, heads.exclusive_image];
         let shared = [last, heads.shared];
@@ -155,9 +248,12 @@ impl ImageSide {
 }
 
 impl TextSide {
-    fn new(config: &TextTowerConfig, heads: &HeadsConfig, params: &Params) -> Result<Self> {
-        let tower = tower::text(config, params, "text.tower")?;
-        let width = tower.width();
+    fn new(
+        tower: Option<Box<dyn TextTower>>,
+        width: usize,
+        heads: &HeadsConfig,
+        params: &Params,
+    ) -> Result<Self> {
         let widths = [width, heads.exclusive_hidden, heads.exclusive_text];
         let shared = [width, heads.shared];
         Ok(Self {

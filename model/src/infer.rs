@@ -9,10 +9,14 @@ mod networks;
 #[cfg(test)]
 mod tests;
 
+use candle_core::Device;
+use std::time::Duration;
+
 pub(crate) use self::networks::Networks;
 use crate::bundle::{Bundle, SpaceInfo, Spaces};
 use crate::config::{Modality, Space};
 use crate::error::Result;
+use crate::preprocess::image::RgbImage;
 use crate::preprocess::{ImageLimits, ImagePreprocessing, TokenizerConfig, Tokens};
 
 /// The two vectors of an input.
@@ -28,9 +32,19 @@ pub struct Vectors {
 /// A picture, decoded and fitted: what the image tower reads.
 #[derive(Clone, Debug)]
 pub struct PreparedImage {
-    /// `(3, size, size)`, normalised.
-    pixels: Vec<f32>,
+    /// As large as the tower reads it. Normalised with its batch: until then it takes a quarter of the memory.
+    square: RgbImage,
     dimensions: (u32, u32),
+    times: PrepareTimes,
+}
+
+/// What it took to prepare a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrepareTimes {
+    /// The file to pixels, upright.
+    pub decode: Duration,
+    /// Pixels to what the tower reads.
+    pub resize: Duration,
 }
 
 impl PreparedImage {
@@ -38,6 +52,12 @@ impl PreparedImage {
     #[must_use]
     pub fn dimensions(&self) -> (u32, u32) {
         self.dimensions
+    }
+
+    /// What it took to prepare it.
+    #[must_use]
+    pub fn times(&self) -> PrepareTimes {
+        self.times
     }
 }
 
@@ -107,7 +127,7 @@ impl Encoder {
             &manifest.model,
             manifest.image.clone(),
             (manifest.text.as_ref(), bundle.tokenizer_json()),
-            &bundle.params()?,
+            &bundle.params(&Device::Cpu),
         )?;
         if let Some(golden) = bundle.golden()? {
             golden.check(&networks)?;
@@ -185,6 +205,12 @@ impl Encoder {
     #[must_use]
     pub fn has(&self, modality: Modality) -> bool {
         self.networks.has(modality)
+    }
+
+    /// Whether texts of a pass are padded to the longest of them, so that passes of one length cost less.
+    #[must_use]
+    pub fn pads_texts(&self) -> bool {
+        self.networks.pads_texts()
     }
 
     /// Whether the bundle had golden inputs and gave their vectors. A checkpoint of others has none.

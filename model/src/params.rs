@@ -115,6 +115,13 @@ impl Params {
         self.compute_dtype.unwrap_or_else(|| compute_dtype(self.device.location(), self.dtype))
     }
 
+    /// Whether the weights stay as they are and are computed with as they are, in f32 on the CPU: layers
+    /// may then prepare them once.
+    pub(crate) fn fixed(&self) -> bool {
+        let given = !matches!(self.source, Source::Seeded { .. });
+        given && self.device.is_cpu() && [self.dtype, self.compute_dtype()] == [DType::F32; 2]
+    }
+
     /// The weight `name` of `shape`. `init` matters only where the weight is made here.
     ///
     /// # Errors

@@ -6,5 +6,5 @@
 pub mod image;
 pub mod text;
 
-pub use self::image::{Fit, ImageLimits, ImagePreprocessing, ResizeFilter, decode};
+pub use self::image::{Fit, ImageLimits, ImagePreprocessing, ResizeFilter, decode, decode_memory};
 pub use self::text::{TextPreprocessor, TokenBatch, TokenizerConfig, Tokens};

@@ -16,6 +16,7 @@ use clap::Parser;
 use diptych_train::allocator;
 use diptych_train::checkpoint::Position;
 use diptych_train::fit::{FitOptions, Report, Training, Watch, fit};
+use diptych_train::loader::TextInputs;
 use diptych_train::objective;
 use diptych_train::optim::AdamW;
 use diptych_train::run_file::RunFile;
@@ -173,11 +174,14 @@ fn stages(
     for index in 0..(arguments.warmup + arguments.steps) as u64 {
         let slots = augment.time(|| loader.slots(index))?;
         let batch = assemble.time(|| loader.assemble(&slots))?;
-        words += batch.tokens.words();
-        ids += batch.tokens.ids.len();
+        if let TextInputs::Tokens(tokens) = &batch.text_inputs {
+            words += tokens.words();
+            ids += tokens.ids.len();
+        }
         let encoded = forward.time(|| -> anyhow::Result<_> {
-            let pictures = batch.pixels.as_ref().map(|x| training.encoder.encode_images(x));
-            Ok((pictures.transpose()?, training.encoder.encode_texts(&batch.tokens)?))
+            let pictures = batch.picture_inputs.as_ref();
+            let pictures = pictures.map(|_| batch.encode_pictures(&training.encoder));
+            Ok((pictures.transpose()?, batch.encode_texts(&training.encoder)?))
         })?;
         drop(encoded);
         step.time(|| -> anyhow::Result<()> {

@@ -48,7 +48,7 @@ use division::Division;
 use names::Asked;
 
 /// The seed of all draws of an evaluation, so that two models are asked the same.
-const SEED: u64 = 20_261_125;
+pub(crate) const SEED: u64 = 20_261_125;
 
 /// What to ask of a model.
 #[derive(Debug, Clone, Default)]
@@ -119,28 +119,40 @@ pub fn examine(subject: &Subject<'_>, questions: &Questions) -> Result<(Tables, 
         wanted.fill(true);
     }
     let encoded = Encoded::new(subject, &questions.withheld, &wanted)?;
+    Ok((of_encoded(subject, questions, &encoded)?, encoded))
+}
+
+/// The tables of vectors that are there: of all concepts that `questions` ask about, and of some of each
+/// split for leaks and calibration.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(crate) fn of_encoded(
+    subject: &Subject<'_>,
+    questions: &Questions,
+    encoded: &Encoded,
+) -> Result<Tables> {
+    let corpus = subject.corpus;
+    let split = questions.scope.split(corpus);
+    let asked = encoded::in_scope(corpus, split);
     let (pictures, names) = encoded.of_concepts(|concept| asked[concept as usize]);
-    let about = Asked {
-        encoded: &encoded,
-        names: &names,
-        pictures: &pictures,
-        concepts: corpus.concepts.len(),
-    };
+    let about =
+        Asked { encoded, names: &names, pictures: &pictures, concepts: corpus.concepts.len() };
     let mut tables = of_names(subject, questions, &about)?;
     tables.split = split.map_or("all", Split::as_str).to_owned();
     if questions.in_full {
-        tables.retrieval = Some(retrieval::evaluate(&encoded, &pictures, &names)?);
+        tables.retrieval = Some(retrieval::evaluate(encoded, &pictures, &names)?);
         tables.modality_gap = Some(retrieval::modality_gap(&pictures.shared, &names.shared));
     }
     if questions.leaks {
         let division = Division::of(corpus, split);
-        tables.probes = probe::read(corpus, &encoded, &division, &asked)?;
-        tables.exclusive_retrieval = exclusive::evaluate(&encoded, &division)?;
+        tables.probes = probe::read(corpus, encoded, &division, &asked)?;
+        tables.exclusive_retrieval = exclusive::evaluate(encoded, &division)?;
     }
     if questions.calibration {
-        tables.calibration = calibration::evaluate(corpus, &encoded, split)?;
+        tables.calibration = calibration::evaluate(corpus, encoded, split)?;
     }
-    Ok((tables, encoded))
+    Ok(tables)
 }
 
 /// The tables with one hit for each concept.

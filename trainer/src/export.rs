@@ -117,7 +117,7 @@ impl ExportReport {
         bundle.write(to)?;
         Ok(Self {
             folder: to.to_path_buf(),
-            bytes: bundle.files().values().map(|content| content.len() as u64).sum(),
+            bytes: bundle.bytes(),
             embedding_digest: bundle.embedding_digest().to_owned(),
         })
     }

@@ -15,6 +15,7 @@ use std::time::Instant;
 use candle_core::Device;
 use candle_core::backprop::GradStore;
 
+pub(crate) use centre::centre;
 use mean_weights::MeanWeights;
 pub use report::{Report, Seconds, Watch};
 pub(crate) use training::RUN_COPY;

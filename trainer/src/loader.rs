@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use diptych_model::preprocess::{TokenBatch, Tokens};
+use diptych_model::tower::ImageFeatures;
+use diptych_model::{DualEncoder, Encoding};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,8 @@ use crate::corpus::{Corpus, Withheld};
 use crate::error::{Error, Result};
 use crate::preprocessing::Preprocessing;
 pub use sampler::Order;
-use sampler::{Draw, Sampler, TrainingWordings, Vocabulary, Wording};
+pub(crate) use sampler::Sampler;
+use sampler::{Draw, TrainingWordings, Vocabulary, Wording};
 
 /// How many of what a batch holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,24 +77,67 @@ impl BatchPlan {
     }
 }
 
+/// Pictures as a model takes them.
+#[derive(Debug)]
+pub enum PictureInputs {
+    /// (N, 3, size, size), for the tower.
+    Pixels(Tensor),
+    /// What a tower that does not change gave for them.
+    Features(ImageFeatures),
+}
+
+/// Texts as a model takes them.
+#[derive(Debug)]
+pub enum TextInputs {
+    /// Ids, for the tower.
+    Tokens(TokenBatch),
+    /// (N, D): what a tower that does not change gave for them.
+    Features(Tensor),
+}
+
 /// What one training step sees. Views and wordings of the second kind follow the first ones, so that
 /// each tower runs once.
 #[derive(Debug)]
 pub struct Batch {
-    /// (P + P2, 3, size, size): P pictures, then second views of the first P2 of them.
-    pub pixels: Option<Tensor>,
+    /// P pictures, then second views of the first P2 of them.
+    pub picture_inputs: Option<PictureInputs>,
     /// Each of the P pictures as an index into the corpus's.
     pub pictures: Vec<usize>,
     /// The concept of each of the P pictures.
     pub picture_concepts: Vec<u32>,
     /// T texts, then second wordings of the first T2 of them.
-    pub tokens: TokenBatch,
+    pub text_inputs: TextInputs,
     /// The concept of each of the T texts.
     pub text_concepts: Vec<u32>,
     /// The language of each of the T texts.
     pub text_languages: Vec<String>,
     /// Names of the groups in the batch, for messages.
     pub groups: Vec<String>,
+}
+
+impl Batch {
+    /// The vectors of the pictures, second views behind the first ones.
+    ///
+    /// # Errors
+    /// If the batch has none, or they do not fit the model.
+    pub fn encode_pictures(&self, encoder: &DualEncoder) -> Result<Encoding> {
+        match &self.picture_inputs {
+            Some(PictureInputs::Pixels(pixels)) => Ok(encoder.encode_images(pixels)?),
+            Some(PictureInputs::Features(known)) => Ok(encoder.encode_image_features(known)?),
+            None => Err(Error::setting("batch.pictures", "missing")),
+        }
+    }
+
+    /// The vectors of the texts, second wordings behind the first ones.
+    ///
+    /// # Errors
+    /// If they do not fit the model.
+    pub fn encode_texts(&self, encoder: &DualEncoder) -> Result<Encoding> {
+        Ok(match &self.text_inputs {
+            TextInputs::Tokens(tokens) => encoder.encode_texts(tokens)?,
+            TextInputs::Features(known) => encoder.encode_text_features(known)?,
+        })
+    }
 }
 
 /// How pictures and texts are varied.
@@ -241,7 +287,8 @@ impl Loader {
             0 => None,
             count => {
                 let values = pictures.into_iter().flatten().copied().collect::<Vec<f32>>();
-                Some(Tensor::from_vec(values, (count, 3, size, size), &Device::Cpu)?)
+                let shape = (count, 3, size, size);
+                Some(PictureInputs::Pixels(Tensor::from_vec(values, shape, &Device::Cpu)?))
             }
         };
         let texts = slots.iter().flat_map(|slot| &slot.texts);
@@ -250,8 +297,8 @@ impl Loader {
         let repeated = |concept: &u32| std::iter::repeat_n(*concept, self.plan.texts_per_concept);
         let group = |concept: &u32| self.corpus.concepts[*concept as usize].group.clone();
         Ok(Batch {
-            pixels,
-            tokens: TokenBatch::collate(&tokens),
+            picture_inputs: pixels,
+            text_inputs: TextInputs::Tokens(TokenBatch::collate(&tokens)),
             text_concepts: concepts.iter().flat_map(repeated).collect(),
             text_languages: slots.iter().flat_map(|slot| slot.languages.clone()).collect(),
             groups: concepts.iter().map(group).collect(),

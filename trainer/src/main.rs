@@ -11,6 +11,7 @@ use diptych_train::eval::cli::EvalArgs;
 use diptych_train::eval::{self, Questions, Subject};
 use diptych_train::export;
 use diptych_train::fit::{FitOptions, Training, fit};
+use diptych_train::heads::{self, HeadsArgs};
 use diptych_train::import::{self, ImportArgs};
 use diptych_train::inspect;
 use diptych_train::prepare::{self, PrepareArgs};
@@ -42,6 +43,8 @@ enum Command {
     Export(ExportArgs),
     /// Write a bundle from weights at hand: a checkpoint, or a bundle with other heads.
     Import(ImportArgs),
+    /// Train shared and exclusive heads on top of a checkpoint, and write the bundle.
+    Heads(HeadsArgs),
     /// Say what a bundle holds, and whether it is whole.
     Inspect(InspectArgs),
     /// Pack the pictures and names that the server carries.
@@ -117,6 +120,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::cli::run(&args, &mut out)?,
         Command::Export(args) => run_export(&args)?,
         Command::Import(args) => writeln!(out, "{}", import::run(&args)?)?,
+        Command::Heads(args) => writeln!(out, "{}", heads::run(&args)?)?,
         Command::Inspect(args) => run_inspect(&args)?,
     }
     Ok(())

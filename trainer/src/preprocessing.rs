@@ -32,10 +32,18 @@ impl Preprocessing {
     /// # Errors
     /// If a setting is out of range, or the tokenizer needs a file of its own.
     pub fn new(config: &PreprocessingConfig) -> Result<Self> {
+        Self::with_tokenizer(config, None)
+    }
+
+    /// Builds both halves, with the content of a `tokenizer.json` for towers that bring one.
+    ///
+    /// # Errors
+    /// If a setting is out of range, or the tokenizer cannot be read.
+    pub fn with_tokenizer(config: &PreprocessingConfig, json: Option<&[u8]>) -> Result<Self> {
         config.image.validate()?;
         Ok(Self {
             image: config.image.clone(),
-            text: TextPreprocessor::new(&config.text, None)?,
+            text: TextPreprocessor::new(&config.text, json)?,
             vocabulary: config.text.vocabulary(),
         })
     }

@@ -50,12 +50,19 @@ impl RunLog {
         Ok(Self { path, file, events, bar: None, started, steps_total: 0, steps_seen: 0 })
     }
 
-    fn log(&mut self, line: &Value) -> Result<()> {
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(crate) fn log(&mut self, line: &Value) -> Result<()> {
         writeln!(self.file, "{line}").map_err(|source| Error::io(&self.path, source))
     }
 
     /// A line for people, above the bar where there is one.
-    fn say(&self, line: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// If standard error is closed.
+    pub(crate) fn say(&self, line: &str) -> Result<()> {
         match &self.bar {
             Some(bar) if !bar.is_hidden() => bar.println(line),
             _ => {

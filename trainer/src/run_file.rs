@@ -291,7 +291,11 @@ impl RunFile {
     }
 }
 
-fn check_stage(stage: &Stage, at: &str) -> Result<()> {
+/// Checks every value of a stage that stands at `at`.
+///
+/// # Errors
+/// [`Error::Setting`] naming the first value that cannot be used.
+pub(crate) fn check_stage(stage: &Stage, at: &str) -> Result<()> {
     let fail = |name: &str, message: &str| Err(Error::setting(format!("{at}.{name}"), message));
     if stage.steps == 0 {
         return fail("steps", "must be at least 1");

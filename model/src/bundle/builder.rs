@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
@@ -11,6 +12,7 @@ use super::{
     Bundle, CALIBRATION, FORMAT_VERSION, FileEntry, Files, MANIFEST, TOKENIZER, WEIGHTS,
     WeightType, digest, weights,
 };
+use crate::bundle::stored::{StoredFile, StoredTensors};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::infer::Networks;
@@ -83,21 +85,29 @@ impl BundleBuilder {
     /// [`Bundle::from_files`] answers.
     pub fn build(self) -> Result<Bundle> {
         let stored = weights::encode(&self.weights, self.weight_type)?;
-        let rounded = weights::decode(WEIGHTS, &stored)?;
+        let weights_entry = digest::entry(WEIGHTS, &stored);
+        // From here on the weights are in memory once as a file, and once in the networks.
+        drop(self.weights);
+        let stored = StoredFile::in_memory(WEIGHTS, Cow::Owned(stored));
+        let rounded = StoredTensors::open(vec![stored], |name| Some(name.to_owned()))?;
+        let rounded = Arc::new(rounded);
         let networks = Networks::new(
             &self.model,
             self.image.clone(),
             (self.text.as_ref(), self.tokenizer_json.as_deref()),
-            &Params::from_tensors(rounded, &Device::Cpu),
+            &Params::from_stored(Arc::clone(&rounded), &Device::Cpu),
         )?;
         let mut files: Files =
             Golden::compute(&networks, &self.golden_images, &self.golden_texts)?.to_files()?;
-        files.insert(WEIGHTS.to_owned(), Cow::Owned(stored));
         for (path, content) in [(TOKENIZER, self.tokenizer_json), (CALIBRATION, self.calibration)] {
             if let Some(content) = content {
                 files.insert(path.to_owned(), Cow::Owned(content));
             }
         }
+        let mut listed: Vec<FileEntry> =
+            files.iter().map(|(path, content)| digest::entry(path, content)).collect();
+        listed.push(weights_entry);
+        listed.sort_by(|a, b| a.path.cmp(&b.path));
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             // Format 1 is the first: any reader understands it.
@@ -111,16 +121,13 @@ impl BundleBuilder {
             logit_scale: networks.logit_scale()?,
             logit_bias: self.logit_bias,
             training: self.training,
-            files: entries(&files),
+            files: listed,
         };
         let mut json = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| Error::invalid(MANIFEST, format!("cannot be written: {error}")))?;
         json.push(b'\n');
         files.insert(MANIFEST.to_owned(), Cow::Owned(json));
-        Bundle::from_files(files)
+        drop(networks);
+        Bundle::of_parts(files, rounded)
     }
-}
-
-fn entries(files: &Files) -> Vec<FileEntry> {
-    files.iter().map(|(path, content)| digest::entry(path, content)).collect()
 }

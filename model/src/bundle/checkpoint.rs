@@ -27,17 +27,16 @@ use serde_json::Value;
 use self::source::Source;
 use super::manifest::{Manifest, Spaces, Training};
 use super::{Bundle, FORMAT_VERSION, digest, verify};
-use crate::bundle::stored::{StoredFile, StoredTensors};
+use crate::bundle::stored::StoredTensors;
 use crate::config::{BlocksConfig, FeedForward, HeadsConfig, ModelConfig, Projection};
 use crate::error::{Error, Result};
 use crate::preprocess::{ImagePreprocessing, TokenizerConfig};
 
 const CONFIG: &str = "config.json";
 
-/// What a checkpoint's weights are, besides what a bundle of ours has.
+/// What a checkpoint has besides what a bundle of ours has.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
-    pub(super) tensors: Arc<StoredTensors>,
     /// As the file has it, or made from `vocab.json` and `merges.txt`.
     pub(super) tokenizer_json: Option<Vec<u8>>,
 }
@@ -97,17 +96,11 @@ pub(super) fn open(dir: &Path) -> Result<Bundle> {
     Ok(Bundle {
         manifest,
         files: source.into_files(),
-        checkpoint: Some(Arc::new(Checkpoint { tensors: Arc::new(tensors), tokenizer_json })),
+        tensors: Arc::new(tensors),
+        checkpoint: Some(Arc::new(Checkpoint { tokenizer_json })),
         embedding_digest,
         bundle_digest,
     })
-}
-
-impl Checkpoint {
-    /// The files with the weights.
-    pub(super) fn weight_files(&self) -> &[StoredFile] {
-        self.tensors.files()
-    }
 }
 
 fn describe(source: &mut Source, config: &Value) -> Result<Described> {

@@ -7,26 +7,43 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Files, GOLDEN_FOLDER, MANIFEST, Manifest, manifest, verify};
+use super::{Files, GOLDEN_FOLDER, MANIFEST, Manifest, WEIGHTS, manifest, verify};
 use crate::bundle::stored::StoredFile;
 use crate::error::{Error, Result};
 
-/// Reads `bundle.json` and the files that it lists. Lengths are compared before a file is read, so
-/// that what is in memory is bounded by the manifest.
-pub(super) fn read(dir: &Path) -> Result<Files> {
+/// Reads `bundle.json` and the files that it lists, but for the weights, which are opened. Lengths are
+/// compared before a file is read, so that what is in memory is bounded by the manifest.
+pub(super) fn read(dir: &Path) -> Result<(Files, Option<StoredFile>)> {
     let mut files = Files::new();
+    let mut weights = None;
     files.insert(MANIFEST.to_owned(), read_file(dir, MANIFEST, None)?);
     let listed = Manifest::from_value(&manifest::parse_value(&files)?)?.files;
     for entry in listed {
         verify::path(&entry.path)?;
-        let content = read_file(dir, &entry.path, Some(entry.length))?;
-        files.insert(entry.path, content);
+        if entry.path == WEIGHTS {
+            let (full, _) = inside(dir, WEIGHTS, Some(entry.length))?;
+            weights = Some(StoredFile::open(&full, WEIGHTS)?);
+        } else {
+            let content = read_file(dir, &entry.path, Some(entry.length))?;
+            files.insert(entry.path, content);
+        }
     }
-    Ok(files)
+    Ok((files, weights))
 }
 
 fn read_file(dir: &Path, path: &str, expected: Option<u64>) -> Result<Cow<'static, [u8]>> {
     const LARGEST_MANIFEST: u64 = 2 << 20;
+    let (full, length) = inside(dir, path, expected)?;
+    let refused = |error| Error::io(&full, error);
+    let most = expected.unwrap_or(LARGEST_MANIFEST);
+    let mut content = Vec::with_capacity(usize::try_from(length.min(most)).unwrap_or(0));
+    let file = File::open(&full).map_err(refused)?;
+    file.take(most).read_to_end(&mut content).map_err(refused)?;
+    Ok(Cow::Owned(content))
+}
+
+/// Where the file `path` lies and how long it is, once it is known to be one that may be read.
+fn inside(dir: &Path, path: &str, expected: Option<u64>) -> Result<(PathBuf, u64)> {
     let full = dir.join(path);
     let refused = |error| Error::io(&full, error);
     // Asked before it is opened: opening a pipe would wait for a writer.
@@ -51,11 +68,7 @@ fn read_file(dir: &Path, path: &str, expected: Option<u64>) -> Result<Cow<'stati
         let wrong = format!("has {length} bytes, bundle.json says {expected}");
         return Err(verify::damaged(path, &wrong));
     }
-    let most = expected.unwrap_or(LARGEST_MANIFEST);
-    let mut content = Vec::with_capacity(usize::try_from(length.min(most)).unwrap_or(0));
-    let file = File::open(&full).map_err(refused)?;
-    file.take(most).read_to_end(&mut content).map_err(refused)?;
-    Ok(Cow::Owned(content))
+    Ok((full, length))
 }
 
 /// Writes the files beside `dir`, syncs them and renames.

@@ -1,11 +1,11 @@
 //! Tensors in safetensors files, found by name and read one at a time.
 //!
-//! A checkpoint of 600 MB is neither mapped nor read as a whole: what is in memory is the weights that the
+//! A bundle or checkpoint of 600 MB is neither mapped nor read as a whole: what is in memory is the weights that the
 //! networks hold and one buffer. (A mapped file would count twice as long as its pages are there.)
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -23,13 +23,26 @@ const MAX_HEADER: u64 = 16 << 20;
 const CHUNK: usize = 1 << 20;
 
 /// A file that stays open: what was looked at is what is read later, whatever takes its name meanwhile.
-#[derive(Debug)]
 pub(crate) struct StoredFile {
     /// How errors name it.
     pub(crate) name: String,
-    file: File,
+    content: Content,
     /// In bytes.
     pub(crate) length: u64,
+}
+
+/// Where the bytes of a file are.
+enum Content {
+    Disk(File),
+    /// Of a bundle built into a program, or not written yet.
+    Memory(Cow<'static, [u8]>),
+}
+
+impl std::fmt::Debug for StoredFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, length, .. } = self;
+        write!(f, "StoredFile({name}, {length} bytes)")
+    }
 }
 
 impl StoredFile {
@@ -45,7 +58,13 @@ impl StoredFile {
         }
         let file = File::open(path).map_err(refused)?;
         let length = file.metadata().map_err(refused)?.len();
-        Ok(Self { name: name.to_owned(), file, length })
+        Ok(Self { name: name.to_owned(), content: Content::Disk(file), length })
+    }
+
+    /// A file whose bytes are in memory already.
+    pub(crate) fn in_memory(name: &str, bytes: Cow<'static, [u8]>) -> Self {
+        let length = bytes.len() as u64;
+        Self { name: name.to_owned(), content: Content::Memory(bytes), length }
     }
 
     /// Hands the content piece by piece to `each`, without keeping it.
@@ -78,12 +97,21 @@ impl StoredFile {
     }
 
     fn read(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(buffer, at).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                Error::corrupt(&self.name, "became shorter while it was read; copy it again")
+        let shorter =
+            || Error::corrupt(&self.name, "became shorter while it was read; copy it again");
+        match &self.content {
+            Content::Disk(file) => {
+                file.read_exact_at(buffer, at).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::UnexpectedEof => shorter(),
+                    _ => Error::io(&self.name, error),
+                })
             }
-            _ => Error::io(&self.name, error),
-        })
+            Content::Memory(bytes) => {
+                let rest = bytes.get(at as usize..).and_then(|rest| rest.get(..buffer.len()));
+                buffer.copy_from_slice(rest.ok_or_else(shorter)?);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -140,6 +168,14 @@ impl StoredTensors {
     /// The names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.places.keys().map(String::as_str)
+    }
+
+    /// Whether all matrices have 16 bits a value of the kind that bundles store: to be written again
+    /// without rounding.
+    #[must_use]
+    pub fn are_halves(&self) -> bool {
+        let mut matrices = self.places.values().filter(|place| place.shape.len() >= 2).peekable();
+        matrices.peek().is_some() && matrices.all(|place| place.dtype == Dtype::F16)
     }
 
     /// The shape of a tensor.
@@ -295,9 +331,9 @@ pub(crate) fn small(path: &Path, name: &str, most: u64) -> Result<Vec<u8>> {
     if stored.length > most {
         return Err(Error::limit(format!("{name} bytes"), most, stored.length));
     }
-    let mut content = Vec::with_capacity(stored.length as usize);
     // A file that grows meanwhile is not followed.
-    (&stored.file).take(most).read_to_end(&mut content).map_err(|error| Error::io(path, error))?;
+    let mut content = vec![0; stored.length as usize];
+    stored.read(0, &mut content)?;
     Ok(content)
 }
 

@@ -18,9 +18,20 @@ fn written() -> (TempDir, PathBuf) {
     (temp, dir)
 }
 
+/// All files of a tiny bundle, the weights among them.
+fn whole(seed: u64) -> Files {
+    let temp = TempDir::new().unwrap();
+    let dir = temp.path().join("bundle");
+    let bundle = tiny_bundle(seed).unwrap();
+    bundle.write(&dir).unwrap();
+    let mut files = bundle.files().clone();
+    files.insert(WEIGHTS.to_owned(), Cow::Owned(fs::read(dir.join(WEIGHTS)).unwrap()));
+    files
+}
+
 /// The files of a tiny bundle after a change to `bundle.json`.
 fn with_manifest(change: impl FnOnce(&mut Value)) -> Files {
-    let mut files = tiny_bundle(1).unwrap().files().clone();
+    let mut files = whole(1);
     let mut value: Value = serde_json::from_slice(&files[MANIFEST]).unwrap();
     change(&mut value);
     files.insert(MANIFEST.to_owned(), Cow::Owned(serde_json::to_vec(&value).unwrap()));
@@ -46,6 +57,16 @@ fn what_is_written_is_read_back() {
     let read = Bundle::open(&dir).unwrap();
     assert_eq!(read.manifest(), bundle.manifest());
     assert_eq!(read.files(), bundle.files());
+    assert!(!read.files().contains_key(WEIGHTS), "weights stay on disk");
+    assert_eq!(read.bytes(), whole(1).values().map(|content| content.len() as u64).sum::<u64>());
+    let (read_weights, weights) = (read.weights().unwrap(), bundle.weights().unwrap());
+    assert!(read_weights.keys().eq(weights.keys()));
+    for (name, tensor) in &weights {
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&read_weights[name]), values(tensor), "{name}");
+    }
+    let again = Bundle::from_files(whole(1)).unwrap();
+    assert_eq!(again.bundle_digest(), bundle.bundle_digest());
     assert_eq!(read.embedding_digest(), bundle.embedding_digest());
     assert_eq!(read.bundle_digest(), bundle.bundle_digest());
     assert_eq!(read.embedding_digest().len(), 64);
@@ -72,7 +93,7 @@ fn writing_replaces_a_bundle_and_nothing_else() {
 #[test]
 fn each_damaged_file_is_named() {
     let (_temp, dir) = written();
-    for path in tiny_bundle(1).unwrap().files().keys() {
+    for path in whole(1).keys() {
         let full = dir.join(path);
         let good = fs::read(&full).unwrap();
         let mut flipped = good.clone();
@@ -177,7 +198,7 @@ fn only_what_determines_vectors_is_in_the_embedding_digest() {
     let other = [
         with_manifest(|value| value["image"]["filter"] = json!("box")),
         with_manifest(|value| value["text"]["max"] = json!(4)),
-        tiny_bundle(2).unwrap().files().clone(),
+        whole(2),
     ];
     for files in other {
         let bundle = Bundle::from_files(files).unwrap();
@@ -250,7 +271,7 @@ fn weights_that_do_not_fit_the_networks_are_named() {
 
 #[test]
 fn a_bundle_that_does_not_give_its_golden_vectors_is_refused() {
-    let other_weights = tiny_bundle(2).unwrap().files()[WEIGHTS].to_vec();
+    let other_weights = whole(2)[WEIGHTS].to_vec();
     let bundle = Bundle::from_files(with_file(WEIGHTS, other_weights)).unwrap();
     let error = Encoder::open(&bundle).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt);
@@ -265,8 +286,7 @@ fn a_bundle_that_does_not_give_its_golden_vectors_is_refused() {
 fn a_file_that_is_no_safetensors_is_refused() {
     let huge_header = [u64::MAX.to_le_bytes().to_vec(), vec![0; 32]].concat();
     for content in [Vec::new(), b"short".to_vec(), huge_header, vec![0; 64]] {
-        let bundle = Bundle::from_files(with_file(WEIGHTS, content)).unwrap();
-        let error = bundle.weights().unwrap_err();
+        let error = Bundle::from_files(with_file(WEIGHTS, content)).unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt);
         assert!(error.to_string().starts_with(WEIGHTS), "{error}");
     }

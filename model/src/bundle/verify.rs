@@ -6,20 +6,31 @@ use super::{
     CALIBRATION, FileEntry, Files, GOLDEN_FOLDER, GOLDEN_VECTORS, MANIFEST, Manifest, Spaces,
     TOKENIZER, WEIGHTS, digest,
 };
+use crate::bundle::stored::StoredFile;
 use crate::error::{Error, Result};
 use crate::preprocess::{ImagePreprocessing, TokenizerConfig};
 
-/// Checks that the list and the files agree: each listed file is there with its length and
-/// SHA-256, nothing else is, and what every bundle needs is listed.
-pub(super) fn files(manifest: &Manifest, files: &Files) -> Result<()> {
+/// Checks that the list, the files and the `weights` beside them agree: each listed file is there with
+/// its length and SHA-256, nothing else is, and what every bundle needs is listed.
+pub(super) fn files(
+    manifest: &Manifest,
+    files: &Files,
+    weights: Option<&StoredFile>,
+) -> Result<()> {
     let mut listed = BTreeSet::from([MANIFEST]);
     for entry in &manifest.files {
         path(&entry.path)?;
         if !listed.insert(&entry.path) {
             return Err(manifest_error(&format!("lists `{}` twice", entry.path)));
         }
-        let content = files.get(&entry.path).ok_or_else(|| damaged(&entry.path, "is missing"))?;
-        content_of(entry, content)?;
+        let missing = || damaged(&entry.path, "is missing");
+        if entry.path == WEIGHTS {
+            let weights = weights.ok_or_else(missing)?;
+            same(entry, weights.length, || weights.sha256())?;
+        } else {
+            let content = files.get(&entry.path).ok_or_else(missing)?;
+            same(entry, content.len() as u64, || Ok(digest::sha256(content)))?;
+        }
     }
     if let Some(extra) = files.keys().find(|path| !listed.contains(path.as_str())) {
         return Err(manifest_error(&format!("does not list the file `{extra}`")));
@@ -39,14 +50,13 @@ pub(super) fn files(manifest: &Manifest, files: &Files) -> Result<()> {
     }
 }
 
-/// Checks one file's content against its entry.
-fn content_of(entry: &FileEntry, content: &[u8]) -> Result<()> {
-    let length = content.len() as u64;
+/// Checks one file's length and SHA-256 against its entry.
+fn same(entry: &FileEntry, length: u64, sha256: impl FnOnce() -> Result<String>) -> Result<()> {
     if length != entry.length {
         let wrong = format!("has {length} bytes, bundle.json says {}", entry.length);
         return Err(damaged(&entry.path, &wrong));
     }
-    if digest::sha256(content) != entry.sha256 {
+    if sha256()? != entry.sha256 {
         return Err(damaged(&entry.path, "does not have the SHA-256 that bundle.json says"));
     }
     Ok(())

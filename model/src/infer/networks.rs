@@ -1,8 +1,12 @@
 //! Preprocessing and networks together, before anything is said about a bundle.
 
-use candle_core::{Device, Tensor};
+use std::ops::Range;
+use std::time::Instant;
 
-use super::{PreparedImage, PreparedText, Vectors};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use super::{PrepareTimes, PreparedImage, PreparedText, Vectors};
 use crate::config::{Modality, ModelConfig};
 use crate::dual_encoder::{DualEncoder, Encoding};
 use crate::error::{Error, Result};
@@ -11,8 +15,10 @@ use crate::preprocess::{
     ImageLimits, ImagePreprocessing, TextPreprocessor, TokenBatch, TokenizerConfig, decode,
 };
 
-/// Most inputs in one pass. Longer batches are split, so that the memory of a call stays bounded.
+/// Most texts in one pass. Longer batches are split, so that the memory of a call stays bounded.
 const MAX_BATCH: usize = 64;
+/// Rows of a product, which are the tokens of a group of texts, that are worth reading all weights for.
+const GROUP_TOKENS: usize = 128;
 
 /// How far the length of a vector may be from one.
 const UNIT_TOLERANCE: f32 = 1e-3;
@@ -51,6 +57,10 @@ impl Networks {
         }
     }
 
+    pub(crate) fn pads_texts(&self) -> bool {
+        self.model.pads_texts()
+    }
+
     pub(crate) fn image_preprocessing(&self) -> Option<&ImagePreprocessing> {
         self.image.as_ref()
     }
@@ -70,11 +80,12 @@ impl Networks {
         limits: &ImageLimits,
     ) -> Result<PreparedImage> {
         let preprocessing = self.image()?;
+        let began = Instant::now();
         let picture = decode(bytes, limits)?;
-        Ok(PreparedImage {
-            pixels: preprocessing.apply(&picture)?,
-            dimensions: picture.dimensions(),
-        })
+        let decoded = began.elapsed();
+        let square = preprocessing.to_square(&picture)?;
+        let times = PrepareTimes { decode: decoded, resize: began.elapsed() - decoded };
+        Ok(PreparedImage { square, dimensions: picture.dimensions(), times })
     }
 
     fn image(&self) -> Result<&ImagePreprocessing> {
@@ -87,33 +98,64 @@ impl Networks {
     }
 
     pub(crate) fn encode_images(&self, images: &[PreparedImage]) -> Result<Vec<Vectors>> {
-        let mut vectors = Vec::with_capacity(images.len());
-        for batch in images.chunks(MAX_BATCH) {
-            let side = self.image()?.size as usize;
-            let pixels: Vec<f32> =
-                batch.iter().flat_map(|image| image.pixels.iter().copied()).collect();
-            let pixels = Tensor::from_vec(pixels, (batch.len(), 3, side, side), &Device::Cpu)?;
-            vectors.extend(unrolled(&self.model.encode_images(&pixels)?)?);
+        if images.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(vectors)
+        let preprocessing = self.image()?;
+        let side = preprocessing.size as usize;
+        in_groups(images.len(), self.model.image_group(), |group| {
+            let images = &images[group];
+            let mut pixels = Vec::with_capacity(images.len() * 3 * side * side);
+            images
+                .iter()
+                .for_each(|image| preprocessing.normalize_onto(&image.square, &mut pixels));
+            let pixels = Tensor::from_vec(pixels, (images.len(), 3, side, side), &Device::Cpu)?;
+            unrolled(&self.model.encode_images(&pixels)?)
+        })
     }
 
     pub(crate) fn encode_texts(&self, texts: &[PreparedText]) -> Result<Vec<Vectors>> {
         let mut order: Vec<usize> = (0..texts.len()).collect();
-        if self.model.pads_texts() {
+        let pads = self.pads_texts();
+        if pads {
             order.sort_by_key(|&text| texts[text].token_count());
         }
         let mut vectors: Vec<Option<Vectors>> = vec![None; texts.len()];
-        for batch in batches(&order, |text| texts[text].token_count(), self.model.pads_texts()) {
-            let tokens: Vec<_> = batch.iter().map(|&text| &texts[text].tokens).collect();
-            let encoding = self.model.encode_texts(&TokenBatch::collate(&tokens))?;
-            for (&text, encoded) in batch.iter().zip(unrolled(&encoding)?) {
+        for batch in batches(&order, |text| texts[text].token_count(), pads) {
+            // Texts come by length: the last one has the most tokens.
+            let longest = batch.last().map_or(1, |&text| texts[text].token_count().max(1));
+            let group = if pads { GROUP_TOKENS.div_ceil(longest) } else { batch.len() };
+            let encoded = in_groups(batch.len(), group, |group| {
+                let tokens: Vec<_> = batch[group].iter().map(|&text| &texts[text].tokens).collect();
+                unrolled(&self.model.encode_texts(&TokenBatch::collate(&tokens))?)
+            })?;
+            for (&text, encoded) in batch.iter().zip(encoded) {
                 vectors[text] = Some(encoded);
             }
         }
         let lost = || Error::Internal { message: "a text has no vectors".to_owned() };
         vectors.into_iter().map(|vectors| vectors.ok_or_else(lost)).collect()
     }
+}
+
+/// The vectors of `count` inputs, computed by `each` at most `group` at a time. Groups lie side by side on
+/// all threads; where there are fewer than threads, all are one and its layers are divided instead.
+///
+/// All of it runs on the pool's own threads: a thread from outside would hand over every layer and wait.
+fn in_groups(
+    count: usize,
+    group: usize,
+    each: impl Fn(Range<usize>) -> Result<Vec<Vectors>> + Sync,
+) -> Result<Vec<Vectors>> {
+    rayon::scope(|_| {
+        let (groups, threads) = (count.div_ceil(group.max(1)), rayon::current_num_threads());
+        if groups < threads.max(2) {
+            return each(0..count);
+        }
+        let part = |index| count * index / groups..count * (index + 1) / groups;
+        let parts = (0..groups).into_par_iter().with_max_len(1).map(|index| each(part(index)));
+        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+    })
 }
 
 /// Cuts `order` into passes of at most [`MAX_BATCH`]. Where `by_length`, texts come sorted, and one that is

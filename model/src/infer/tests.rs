@@ -88,6 +88,26 @@ fn is_shared_between_threads() {
     shared::<PreparedText>();
 }
 
+/// More pictures than a group, in groups side by side, in one and alone.
+#[test]
+fn groups_and_threads_change_no_vector() {
+    let images: Vec<_> = (1..20).map(|side| image(side * 3, 40)).collect();
+    let alone: Vec<_> = images
+        .iter()
+        .map(|image| ENCODER.encode_images(std::slice::from_ref(image)).unwrap().remove(0))
+        .collect();
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for count in [2, 9, 19] {
+            let together = pool.install(|| ENCODER.encode_images(&images[..count]).unwrap());
+            assert_eq!(together.len(), count);
+            for (alone, together) in alone.iter().zip(&together) {
+                assert_same(alone, together);
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

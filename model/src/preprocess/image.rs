@@ -8,7 +8,7 @@ mod tests;
 
 pub use ::image::RgbImage;
 
-pub use self::decode::{ImageFormat, decode, sniff};
+pub use self::decode::{ImageFormat, decode, decode_memory, sniff};
 pub use self::fit::{Alpha, ColourSpace, Fit, ImagePreprocessing, ResizeFilter};
 
 /// How large a picture may be. Checked on the file's length and on its header, before any pixel is
@@ -39,5 +39,15 @@ impl ImageLimits {
     #[must_use]
     pub fn decoder_bytes(&self) -> u64 {
         self.max_pixels.saturating_mul(8).saturating_add(16 * 1024 * 1024)
+    }
+
+    /// The most bytes that decoding a picture of so many pixels and fitting it take together, its file not counted: 12 a pixel,
+    /// and 4 MiB for tables, lines and what is fitted.
+    ///
+    /// The widest are a progressive CMYK JPEG (two bytes for each coefficient, four channels) and an RGBA PNG of 16 bits, each
+    /// beside the three bytes of the result.
+    #[must_use]
+    pub const fn decode_memory(&self, pixels: u64) -> u64 {
+        pixels.saturating_mul(12).saturating_add(4 << 20)
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use diptych_model::preprocess::{ImageLimits, decode};
+use diptych_model::preprocess::{Fit, ImageLimits, decode};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +107,9 @@ impl Pixels {
         let picture = decode(self.file(at)?.data(), &ImageLimits::default()).map_err(named)?;
         let mut larger = image.clone();
         larger.size = larger.size * DETAIL / 3;
+        if let Fit::ScaleThenCrop { shorter } = &mut larger.fit {
+            *shorter = (*shorter * DETAIL / 3).max(larger.size);
+        }
         let decoded = Arc::new(Decoded {
             plain: image.to_square(&picture).map_err(named)?,
             detailed: larger.to_square(&picture).map_err(named)?,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use diptych_model::Encoding;
 use rand::seq::SliceRandom;
 
 use super::Subject;
@@ -51,7 +52,7 @@ impl Scope {
 pub struct Side {
     /// Unit vectors where pictures and texts meet: (rows, S).
     pub shared: Matrix,
-    /// Unit vectors of what only this modality says: (rows, E).
+    /// Unit vectors of what only this modality says: (rows, E). E is 0 where the model has none.
     pub exclusive: Matrix,
     /// The concept of each row, by its index in the corpus.
     pub concepts: Vec<u32>,
@@ -135,7 +136,7 @@ impl Encoded {
             let vectors = encode::chosen_pictures(subject.encoder, corpus, &rows, size)?;
             encoded.pictures = Side {
                 shared: Matrix::of(&vectors.shared)?,
-                exclusive: Matrix::of(vectors.exclusive()?)?,
+                exclusive: exclusive_rows(&vectors)?,
                 concepts: rows.iter().map(|at| corpus.pictures[*at].concept).collect(),
                 rows,
             };
@@ -159,7 +160,7 @@ impl Encoded {
             let vectors = encode::texts(subject.encoder, subject.preprocessing, &texts)?;
             encoded.names = Side {
                 shared: Matrix::of(&vectors.shared)?,
-                exclusive: Matrix::of(vectors.exclusive()?)?,
+                exclusive: exclusive_rows(&vectors)?,
                 rows: (0..concepts.len()).collect(),
                 concepts,
             };
@@ -181,6 +182,14 @@ impl Encoded {
     }
 }
 
+/// The exclusive vectors of an encoding; rows of no columns from a model without any.
+pub(crate) fn exclusive_rows(vectors: &Encoding) -> Result<Matrix> {
+    match &vectors.exclusive {
+        Some(rows) => Matrix::of(rows),
+        None => Ok(Matrix::zeros(vectors.shared.dim(0)?, 0)),
+    }
+}
+
 /// For each concept whether it belongs to a scope.
 #[must_use]
 pub fn in_scope(corpus: &Corpus, split: Option<Split>) -> Vec<bool> {
@@ -189,7 +198,7 @@ pub fn in_scope(corpus: &Corpus, split: Option<Split>) -> Vec<bool> {
 }
 
 /// Adds some concepts of every split, so that there is something to fit on and to score.
-pub(super) fn add_some_of_each_split(corpus: &Corpus, wanted: &mut [bool], seed: u64) {
+pub(crate) fn add_some_of_each_split(corpus: &Corpus, wanted: &mut [bool], seed: u64) {
     for (number, split) in (0..).zip(Split::ALL) {
         let mut of_split: Vec<usize> =
             (0..corpus.concepts.len()).filter(|at| corpus.concepts[*at].split == split).collect();

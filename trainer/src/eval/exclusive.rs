@@ -64,11 +64,14 @@ pub struct Cuts {
     pub at_10: f64,
 }
 
-/// Asks in both directions; `None` where there is nothing to fit on or to ask.
+/// Asks in both directions; `None` where there is nothing to fit on or to ask, or no exclusive vectors.
 ///
 /// # Errors
 /// If a vector is not finite.
 pub fn evaluate(encoded: &Encoded, division: &Division) -> Result<Option<ExclusiveRetrieval>> {
+    if [&encoded.pictures, &encoded.names].iter().any(|side| side.exclusive.columns() == 0) {
+        return Ok(None);
+    }
     let (pictures, names) = encoded.of_concepts(|concept| division.fitted[concept as usize]);
     let fitted = (names, pictures);
     let (pictures, names) = encoded.of_concepts(|concept| division.scored[concept as usize]);

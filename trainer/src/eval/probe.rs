@@ -80,7 +80,11 @@ fn reading(modality: &str, side: &Side, factor: &Factor) -> Result<Reading> {
         (Kind::Linear, &side.exclusive),
         (Kind::Mlp, &side.exclusive),
     ];
+    let chance = majority(&scored, factor.count);
     let read = |(kind, vectors): &(Kind, &super::matrix::Matrix)| {
+        if vectors.columns() == 0 {
+            return Ok(chance);
+        }
         let (inputs, others) = (vectors.select(&factor.fitted), vectors.select(&factor.scored));
         let fitted = Rows { inputs: &inputs, classes: &fitted };
         let scored = Rows { inputs: &others, classes: &scored };
@@ -95,7 +99,7 @@ fn reading(modality: &str, side: &Side, factor: &Factor) -> Result<Reading> {
         fitted: fitted.len(),
         scored: scored.len(),
         classes: factor.count,
-        chance: majority(&scored, factor.count),
+        chance,
         shared: of(0),
         exclusive: of(2),
     })

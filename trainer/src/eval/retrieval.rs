@@ -87,7 +87,7 @@ pub fn recall(
 
 /// Hands on the scores of queries against all candidates, some queries at a time: the first query's
 /// number, how many there are, and (queries, candidates) scores.
-pub(super) fn for_scores(
+pub(crate) fn for_scores(
     queries: &Matrix,
     candidates: &Matrix,
     mut take: impl FnMut(usize, usize, &[f32]),

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
+use diptych_model::DualEncoder;
 use diptych_model::bundle::Bundle;
-use diptych_model::{DualEncoder, Params};
 
 use crate::corpus::{Corpus, PictureMemory, Withheld};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fit::Training;
 use crate::preprocessing::{Preprocessing, PreprocessingConfig};
 use crate::run_file::RunFile;
@@ -69,26 +69,34 @@ impl Opened {
         })
     }
 
-    /// A bundle of ours on `device`, with its stored weights; what was withheld from it says its run file.
+    /// A bundle or a checkpoint of both modalities on `device`, with its stored weights. What was withheld
+    /// from it says the run file of `fit`; where it has none of these, `data` is needed.
     ///
     /// # Errors
     /// If the bundle or the data cannot be read.
     pub fn bundle(folder: &Path, data: Option<&Path>, device: &Device) -> Result<Self> {
         let bundle = Bundle::open(folder)?;
         let manifest = bundle.manifest();
-        let run = RunFile::parse(&manifest.training.run_file, &folder.join("bundle.json"))?;
+        let run = RunFile::parse(&manifest.training.run_file, &folder.join("bundle.json")).ok();
+        let named = run.as_ref().map(|run| run.data.folder.clone());
+        let data = data.map(Path::to_path_buf).or(named);
+        let data = data.ok_or_else(|| {
+            let message = format!("is needed: {} does not name its data", folder.display());
+            Error::setting("--data", message)
+        })?;
         let config = PreprocessingConfig {
             image: manifest.image()?.clone(),
             text: manifest.text()?.clone(),
         };
-        let preprocessing = Arc::new(Preprocessing::new(&config)?);
-        let data = data.map_or(run.data.folder, Path::to_path_buf);
+        let preprocessing = Preprocessing::with_tokenizer(&config, bundle.tokenizer_json())?;
+        let preprocessing = Arc::new(preprocessing);
         let corpus = Corpus::open(&data, &preprocessing, PictureMemory::default())?;
-        let params = Params::from_tensors(bundle.weights()?, device);
+        let params = bundle.params(device);
         let encoder = DualEncoder::new(&manifest.model, &params)?;
         params.finish()?;
+        let hold_out = run.and_then(|run| run.data.hold_out);
         Ok(Self {
-            withheld: run.data.hold_out.map(|rule| rule.draw(&corpus)).unwrap_or_default(),
+            withheld: hold_out.map(|rule| rule.draw(&corpus)).unwrap_or_default(),
             image_size: manifest.model.image_size()?,
             encoder,
             preprocessing,

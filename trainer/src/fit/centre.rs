@@ -6,6 +6,8 @@
 //! Weights and bias are therefore set once from data, so that over the pictures each feature has mean
 //! 0 and variance 1 before the head (Salimans and Kingma, 2016, section 3, for the layer's input).
 
+use candle_core::{Tensor, Var};
+
 use super::Training;
 use crate::encode;
 use crate::error::{Error, Result};
@@ -37,14 +39,19 @@ pub(super) fn centre_pictures(training: &Training) -> Result<()> {
     let chosen: Vec<usize> = pictures.into_iter().step_by(stride).collect();
     let pixels = encode::pixels(corpus, &chosen, training.run.model.image_size()?)?;
     let features = training.encoder.image_features(&pixels)?.last.detach();
-    let mean = features.mean_keepdim(0)?;
-    let variance = features.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
-    let deviation = (variance + EPSILON)?.sqrt()?;
     let vars = training.params.vars();
     let var = |name: &str| {
         vars.get(name).ok_or_else(|| Error::setting("model", format!("there is no `{name}`")))
     };
-    let (weight, bias) = (var("image.shared.weight")?, var("image.shared.bias")?);
+    centre(&features, var("image.shared.weight")?, var("image.shared.bias")?)
+}
+
+/// Sets the weight (S, D) and bias (S) of a head so that over `features` (N, D) each feature has mean 0
+/// and variance 1 before it.
+pub(crate) fn centre(features: &Tensor, weight: &Var, bias: &Var) -> Result<()> {
+    let mean = features.mean_keepdim(0)?;
+    let variance = features.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
+    let deviation = (variance + EPSILON)?.sqrt()?;
     // W ((f - mean) / deviation) = (W / deviation) f - (W / deviation) mean
     let scaled = weight.as_tensor().broadcast_div(&deviation)?;
     let shift = scaled.matmul(&mean.t()?.contiguous()?)?.squeeze(1)?.neg()?;

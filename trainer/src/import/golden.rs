@@ -21,7 +21,7 @@ const TEXTS: [&str; 8] = [
 ];
 
 /// Texts.
-pub(super) fn texts() -> Vec<String> {
+pub(crate) fn texts() -> Vec<String> {
     TEXTS.map(str::to_owned).into()
 }
 
@@ -29,7 +29,7 @@ pub(super) fn texts() -> Vec<String> {
 ///
 /// # Errors
 /// When one cannot be written.
-pub(super) fn pictures() -> Result<Vec<Vec<u8>>> {
+pub(crate) fn pictures() -> Result<Vec<Vec<u8>>> {
     let byte = |value: u32| u8::try_from(value % 256).unwrap_or(0);
     let slow =
         RgbImage::from_fn(320, 200, |x, y| Rgb([byte(x * 255 / 320), byte(y * 255 / 200), 90]));

@@ -32,15 +32,15 @@ pub enum Order {
 
 /// One place of a batch: a concept, and the picture of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Draw {
-    pub(super) concept: u32,
+pub(crate) struct Draw {
+    pub(crate) concept: u32,
     /// An index into the corpus's pictures.
-    pub(super) picture: usize,
+    pub(crate) picture: usize,
 }
 
 /// Draws what an epoch goes through, each once, in an order of that epoch alone.
 #[derive(Debug)]
-pub(super) struct Sampler {
+pub(crate) struct Sampler {
     seed: u64,
     items: Items,
     /// The epoch whose order was asked for last, and that order.
@@ -59,7 +59,7 @@ impl Sampler {
     /// A sampler of concepts of `corpus`, which are not none, all with pictures. Pictures are shuffled
     /// among `buffer` others: row groups come in any order, and their pictures as far as they are
     /// in the buffer together, so that each row group is read once an epoch.
-    pub(super) fn new(
+    pub(crate) fn new(
         seed: u64,
         (corpus, concepts): (&Corpus, &[u32]),
         order: Order,
@@ -92,7 +92,7 @@ impl Sampler {
     }
 
     /// What comes at a position of the endless row of epochs.
-    pub(super) fn at(&mut self, position: u64) -> Draw {
+    pub(crate) fn at(&mut self, position: u64) -> Draw {
         let length = self.epoch_length();
         let epoch = position / length;
         if self.current.0 != epoch {

@@ -99,7 +99,7 @@ impl Objective for Centroid {
         let centroids = self.centroids.as_ref();
         let centroids = centroids.ok_or_else(|| Error::setting("centroid", "not begun"))?;
         let scale = bounded_scale(encoder)?;
-        let texts = encoder.encode_texts(&batch.tokens)?.shared;
+        let texts = batch.encode_texts(encoder)?.shared;
         let classes: Vec<u32> =
             batch.text_concepts.iter().map(|concept| self.row(*concept)).collect::<Result<_>>()?;
         let rows = Tensor::from_slice(&classes, classes.len(), texts.device())?;

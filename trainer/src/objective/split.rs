@@ -143,10 +143,8 @@ impl Objective for Split {
     }
 
     fn losses(&mut self, _: &Player, encoder: &DualEncoder, batch: &Batch) -> Result<Losses> {
-        let pixels = batch.pixels.as_ref();
-        let pixels = pixels.ok_or_else(|| Error::setting("batch.pictures", "missing"))?;
-        let pictures = encoder.encode_images(pixels)?;
-        let texts = encoder.encode_texts(&batch.tokens)?;
+        let pictures = batch.encode_pictures(encoder)?;
+        let texts = batch.encode_texts(encoder)?;
         let (count_p, count_t) = (batch.picture_concepts.len(), batch.text_concepts.len());
         let first = |vectors: &Tensor, count: usize| vectors.narrow(0, 0, count)?.contiguous();
         let shared_p = first(&pictures.shared, count_p)?;

@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 use self::annotations::Annotations;
 use self::icons::{Drawing, IconSet};
+use super::pairs::{Shares, Unit, draw};
 use super::{Report, progress_bar};
 use crate::error::{Error, Result};
 use crate::shards::{DatasetWriter, ImageRow, Source, Split, TextKind, TextRow};
@@ -41,6 +42,12 @@ pub struct EmojiArgs {
     /// English keywords of the package emojilib beside the others: what people type for an emoji.
     #[arg(long)]
     pub more_keywords: bool,
+    /// Share of the concepts to choose settings by, 0 to 0.5.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub dev: f64,
+    /// Share of the concepts to report on, 0 to 0.5.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub test: f64,
     /// Side of the pictures in pixels.
     #[arg(long, value_name = "PX", default_value_t = 72, value_parser = clap::value_parser!(u32).range(8..=512))]
     pub size: u32,
@@ -48,6 +55,18 @@ pub struct EmojiArgs {
 
 /// The label columns of the dataset.
 const LABELS: [&str; 2] = ["style", "category"];
+
+/// The split of each concept: drawn from its name alone.
+fn splits(concepts: &BTreeSet<String>, args: &EmojiArgs) -> Result<BTreeMap<String, Split>> {
+    for (name, share) in [("--dev", args.dev), ("--test", args.test)] {
+        if !(0.0..=0.5).contains(&share) {
+            return Err(Error::setting(name, format!("{share} is not between 0 and 0.5")));
+        }
+    }
+    let units: Vec<Unit<'_>> = concepts.iter().map(|name| Unit { name, groups: 1 }).collect();
+    let shares = Shares { dev: args.dev, test: args.test, seed: 1 };
+    Ok(concepts.iter().cloned().zip(draw(&units, &shares)).collect())
+}
 
 /// Prepares the emoji dataset: the same packages give the same bytes.
 ///
@@ -69,6 +88,7 @@ pub fn run(args: &EmojiArgs) -> Result<Report> {
         let message = "no emoji here is both drawn and named in every language asked for";
         return Err(Error::data(&args.source, message));
     }
+    let splits = splits(&concepts, args)?;
     let mut writer = DatasetWriter::create(&args.out, "emoji", &LABELS)?;
     for source in sets.iter().map(|set| &set.source).chain(&annotations.sources) {
         writer.add_source(source.clone());
@@ -77,7 +97,7 @@ pub fn run(args: &EmojiArgs) -> Result<Report> {
         writer.skip(what, reason);
     }
     skip_unnamed(&mut writer, &sets, &annotations);
-    let pictured = write_images(&mut writer, &sets, &concepts, args.size)?;
+    let pictured = write_images(&mut writer, &sets, &splits, args.size)?;
     write_texts(&mut writer, &annotations, &pictured)?;
     Ok(Report { folder: args.out.clone(), manifest: writer.finish()? })
 }
@@ -109,11 +129,11 @@ fn skip_unnamed(writer: &mut DatasetWriter, sets: &[IconSet], annotations: &Anno
 fn write_images(
     writer: &mut DatasetWriter,
     sets: &[IconSet],
-    concepts: &BTreeSet<String>,
+    concepts: &BTreeMap<String, Split>,
     size: u32,
-) -> Result<BTreeSet<String>> {
+) -> Result<BTreeMap<String, Split>> {
     let drawn: Vec<(&String, &IconSet, &Drawing)> = concepts
-        .iter()
+        .keys()
         .flat_map(|group| sets.iter().map(move |set| (group, set)))
         .filter_map(|(group, set)| set.drawings.get(group).map(|drawing| (group, set, drawing)))
         .collect();
@@ -128,7 +148,7 @@ fn write_images(
         })
         .collect();
     progress.finish_and_clear();
-    let mut pictured = BTreeSet::new();
+    let mut pictured = BTreeMap::new();
     for ((group, set, drawing), picture) in drawn.into_iter().zip(pictures) {
         match picture {
             Ok(bytes) => {
@@ -136,10 +156,10 @@ fn write_images(
                     bytes,
                     path: format!("{}/{group}.png", set.style),
                     group: group.clone(),
-                    split: Split::Train,
+                    split: concepts[group],
                     labels: vec![Some(set.style.clone()), categories.get(group).cloned()],
                 })?;
-                pictured.insert(group.clone());
+                pictured.insert(group.clone(), concepts[group]);
             }
             Err(reason) => writer.skip(format!("{}/{group} ({})", set.style, drawing.name), reason),
         }
@@ -165,9 +185,9 @@ fn categories(sets: &[IconSet]) -> BTreeMap<String, String> {
 fn write_texts(
     writer: &mut DatasetWriter,
     annotations: &Annotations,
-    groups: &BTreeSet<String>,
+    groups: &BTreeMap<String, Split>,
 ) -> Result<()> {
-    for group in groups {
+    for (group, split) in groups {
         for (lang, entries) in &annotations.by_language {
             let Some(entry) = entries.get(group) else { continue };
             let name = std::iter::once((&entry.name, TextKind::Name));
@@ -178,7 +198,7 @@ fn write_texts(
                     lang: lang.clone(),
                     kind,
                     group: group.clone(),
-                    split: Split::Train,
+                    split: *split,
                 })?;
             }
         }

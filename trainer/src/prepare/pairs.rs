@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub(super) use self::columns::Asked;
-pub(super) use self::draw::Shares;
+pub(super) use self::draw::{Shares, Unit, draw};
 pub(super) use self::fault::{Fault, Place};
 pub(super) use self::gather::{Gathered, Pictured};
 pub(super) use self::row::{PictureCell, Roles, Row, parse_split};

@@ -50,3 +50,34 @@ fn what_cannot_be_opened_is_named() {
         assert!(message.contains(&path) || message.contains("nowhere.toml"), "{message}");
     }
 }
+
+#[test]
+fn heads_on_a_checkpoint_become_a_bundle_that_is_inspected_and_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    prepared(folder.path(), 1);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/checkpoints/clip");
+    let arguments = ["--checkpoint", clip, "--data", &path("data"), "--out", &path("heads")];
+    let settings =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/heads.toml"));
+    let settings = settings.unwrap().replace("steps = 2000", "steps = 60");
+    std::fs::write(path("heads.toml"), settings.replace("steps = 600", "steps = 40")).unwrap();
+    let more = ["--settings", &path("heads.toml"), "--to", &path("bundle")];
+    let said = succeed(&[&["heads"][..], &arguments, &more].concat());
+    // One group in dev is too few to prefer anything by.
+    assert!(said.contains("shared vectors: kept"), "{said}");
+    let inspected = succeed(&["inspect", &path("bundle")]);
+    assert!(inspected.contains("golden inputs: reproduced"), "{inspected}");
+    for (bundle, exclusive) in [(path("bundle"), true), (clip.to_owned(), false)] {
+        let tables = succeed(&["eval", "--bundle", &bundle, "--data", &path("data"), "--json"]);
+        let tables: serde_json::Value = serde_json::from_str(&tables).unwrap();
+        assert!(tables["retrieval"]["all"]["rsum"].is_number(), "{tables}");
+        assert_eq!(tables.get("exclusive_retrieval").is_some(), exclusive, "{tables}");
+    }
+    let output = trainer(&["eval", "--bundle", clip]).output().unwrap();
+    assert!(errors(&output).contains("`--data`"), "{}", errors(&output));
+    let log = std::fs::read_to_string(path("heads/log.jsonl")).unwrap();
+    for event in ["features", "evaluated", "chosen", "written"] {
+        assert!(log.contains(&format!("\"event\":\"{event}\"")), "{event}");
+    }
+}

@@ -47,6 +47,11 @@ pub fn sniff(bytes: &[u8]) -> Option<ImageFormat> {
 /// [`Error::Limit`] for a file, side or area beyond `limits` (before pixels are decoded), and
 /// [`Error::DamagedImage`] for a file that is cut off or broken.
 pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
+    let format = check_file(bytes, limits)?;
+    guarded(|| decode_as(format, bytes, limits))
+}
+
+fn check_file(bytes: &[u8], limits: &ImageLimits) -> Result<ImageFormat> {
     if bytes.is_empty() {
         return Err(Error::Empty { field: "image" });
     }
@@ -54,30 +59,55 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
     if length > limits.max_bytes {
         return Err(Error::limit("image bytes", limits.max_bytes, length));
     }
-    let format = sniff(bytes).ok_or(Error::UnsupportedImage)?;
-    // The decoders are not ours and read hostile bytes: should one of them panic, that is one bad
-    // picture, not the end of the thread that decodes everybody's.
-    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, limits)))
+    sniff(bytes).ok_or(Error::UnsupportedImage)
+}
+
+/// The decoders are not ours and read hostile bytes: should one of them panic, that is one bad
+/// picture, not the end of the thread that decodes everybody's.
+fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err(damaged("the decoder gave up on it")))
 }
 
-fn decode_as(format: ImageFormat, bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
+/// The most bytes that [`decode`] and fitting take for this file, known from its header alone.
+///
+/// # Errors
+/// As [`decode`], as far as the header tells.
+pub fn decode_memory(bytes: &[u8], limits: &ImageLimits) -> Result<u64> {
+    let format = check_file(bytes, limits)?;
+    let (width, height) = guarded(|| Ok(open(format, bytes, limits)?.dimensions()))?;
+    Ok(limits.decode_memory(u64::from(width) * u64::from(height)))
+}
+
+/// The decoder at the first pixel, the picture's size checked.
+fn open<'a>(
+    format: ImageFormat,
+    bytes: &'a [u8],
+    limits: &ImageLimits,
+) -> Result<impl ImageDecoder + 'a> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), library_format(format));
     let mut allocation = image::Limits::no_limits();
     allocation.max_alloc = Some(limits.decoder_bytes());
     reader.limits(allocation);
-    let mut decoder = reader.into_decoder().map_err(|error| from_library(&error, limits))?;
+    let decoder = reader.into_decoder().map_err(|error| from_library(&error, limits))?;
     let (width, height) = decoder.dimensions();
     check_dimensions(width, height, limits)?;
+    Ok(decoder)
+}
+
+fn decode_as(format: ImageFormat, bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
+    let mut decoder = open(format, bytes, limits)?;
     if format == ImageFormat::Jpeg {
         check_jpeg(bytes)?;
     }
     // A picture whose EXIF block is broken is still a picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture =
+    let picture =
         DynamicImage::from_decoder(decoder).map_err(|error| from_library(&error, limits))?;
+    // Three bytes a pixel first: what is turned lies in memory twice.
+    let mut picture = DynamicImage::ImageRgb8(on_white(picture));
     picture.apply_orientation(orientation);
-    Ok(on_white(picture))
+    Ok(picture.into_rgb8())
 }
 
 fn library_format(format: ImageFormat) -> image::ImageFormat {
@@ -117,18 +147,28 @@ fn on_white(picture: DynamicImage) -> RgbImage {
     if !picture.color().has_alpha() {
         return picture.into_rgb8();
     }
-    let rgba = picture.into_rgba8();
-    let (width, height) = rgba.dimensions();
-    let mut rgb = RgbImage::new(width, height);
-    for (out, pixel) in rgb.pixels_mut().zip(rgba.pixels()) {
-        let [red, green, blue, alpha] = pixel.0;
-        let blend = |channel: u8| {
-            let (channel, alpha) = (u32::from(channel), u32::from(alpha));
-            ((channel * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-        };
-        out.0 = [blend(red), blend(green), blend(blue)];
+    let mut rgb = RgbImage::new(picture.width(), picture.height());
+    match picture {
+        // Pixel by pixel: a copy of all of it with 8 bits would stand beside both.
+        DynamicImage::ImageRgba16(deep) => {
+            for (out, pixel) in rgb.pixels_mut().zip(deep.pixels()) {
+                out.0 = blended(pixel.0.map(|value| ((u32::from(value) + 128) / 257) as u8));
+            }
+        }
+        other => {
+            for (out, pixel) in rgb.pixels_mut().zip(other.into_rgba8().pixels()) {
+                out.0 = blended(pixel.0);
+            }
+        }
     }
     rgb
+}
+
+fn blended([red, green, blue, alpha]: [u8; 4]) -> [u8; 3] {
+    [red, green, blue].map(|channel| {
+        let (channel, alpha) = (u32::from(channel), u32::from(alpha));
+        ((channel * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+    })
 }
 
 /// The decoder's own words stay out of the message: they may quote the file.

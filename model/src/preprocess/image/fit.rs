@@ -166,8 +166,14 @@ impl ImagePreprocessing {
     /// Pixels to `(3, H, W)`, each value `(v / 255 - mean) / std`, for a picture of any size.
     #[must_use]
     pub fn normalize(&self, picture: &RgbImage) -> Vec<f32> {
+        let mut planes = Vec::with_capacity(picture.as_raw().len());
+        self.normalize_onto(picture, &mut planes);
+        planes
+    }
+
+    /// [`ImagePreprocessing::normalize`] at the end of `planes`, for batches.
+    pub fn normalize_onto(&self, picture: &RgbImage, planes: &mut Vec<f32>) {
         let pixels = picture.as_raw();
-        let mut planes = Vec::with_capacity(pixels.len());
         for channel in 0..3 {
             let scale = 1.0 / (255.0 * self.std[channel]);
             let shift = self.mean[channel] / self.std[channel];
@@ -175,7 +181,6 @@ impl ImagePreprocessing {
                 pixels.iter().skip(channel).step_by(3).map(|&v| f32::from(v) * scale - shift),
             );
         }
-        planes
     }
 
     /// Scales first and pads the small result: a long thin picture never becomes a huge square.

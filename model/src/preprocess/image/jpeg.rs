@@ -43,7 +43,7 @@ pub(super) fn outline(bytes: &[u8]) -> Outline {
 /// also crosses entropy-coded data.
 fn next_marker(mut rest: &[u8]) -> Option<(u8, &[u8])> {
     loop {
-        let at = rest.iter().position(|&byte| byte == 0xFF)?;
+        let at = memchr::memchr(0xFF, rest)?;
         let code = *rest.get(at + 1)?;
         match code {
             0xFF => rest = &rest[at + 1..],

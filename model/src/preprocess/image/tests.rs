@@ -216,6 +216,30 @@ fn puts_transparency_on_white() {
 }
 
 #[test]
+fn transparency_of_sixteen_bits_is_put_on_white_like_that_of_eight() {
+    let eight = ::image::RgbaImage::from_fn(64, 16, |x, y| {
+        Rgba([(x * 4) as u8, (y * 16) as u8, 200, (x * 3 + y) as u8])
+    });
+    let deep = DynamicImage::ImageRgba16(DynamicImage::ImageRgba8(eight.clone()).into_rgba16());
+    let [eight, deep] = [DynamicImage::ImageRgba8(eight), deep]
+        .map(|picture| decode_default(&encoded(&picture, Library::Png)).unwrap());
+    assert_eq!(eight, deep);
+}
+
+#[test]
+fn the_memory_of_a_picture_is_known_from_its_header() {
+    let limits = ImageLimits::default();
+    for format in [Library::Jpeg, Library::Png, Library::WebP, Library::Gif] {
+        let bytes = encoded(&DynamicImage::ImageRgb8(gradient(40, 30)), format);
+        assert_eq!(decode_memory(&bytes, &limits).unwrap(), 12 * 1200 + (4 << 20), "{format:?}");
+    }
+    let refused = decode_memory(&bomb(8000, 8000), &limits).unwrap_err();
+    assert!(matches!(&refused, Error::Limit { field, .. } if field == "image pixels"));
+    assert!(matches!(decode_memory(b"", &limits), Err(Error::Empty { .. })));
+    assert!(matches!(decode_memory(b"a text", &limits), Err(Error::UnsupportedImage)));
+}
+
+#[test]
 fn converts_grey_and_sixteen_bit_pictures() {
     let rgb = gradient(9, 7);
     let deep = DynamicImage::ImageRgb16(DynamicImage::ImageRgb8(rgb.clone()).into_rgb16());

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::{EmojiArgs, group_of, run};
+use super::{EmojiArgs, group_of, run, splits};
 use crate::shards::{Dataset, ImageRow, Split, TextKind, TextRow};
 
 /// A red square that fills its box, and a wide blue bar in a box twice as wide as high.
@@ -79,6 +79,8 @@ fn args(source: &Path, out: &Path) -> EmojiArgs {
         styles: vec!["noto".to_owned(), "twemoji".to_owned()],
         languages: vec!["en".to_owned(), "de".to_owned()],
         more_keywords: false,
+        dev: 0.0,
+        test: 0.0,
         size: 16,
     }
 }
@@ -209,4 +211,26 @@ fn more_keywords_are_added_once_and_only_where_they_are_words() {
     assert!(report.manifest.sources.iter().any(|source| source.package == "emojilib 4.0.3"));
     let german = EmojiArgs { languages: vec!["de".to_owned()], ..with };
     assert!(run(&german).unwrap_err().to_string().contains("--more-keywords"));
+}
+
+#[test]
+fn concepts_are_shared_out_among_the_splits_and_stay_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    put_packages(folder.path());
+    let out = folder.path().join("out");
+    let shared = EmojiArgs { dev: 0.25, test: 0.1, ..args(folder.path(), &out) };
+    let names = (0..20).map(|number| format!("1f6{number:02}")).collect();
+    let splits = splits(&names, &shared).unwrap();
+    let count = |split| splits.values().filter(|found| **found == split).count();
+    assert_eq!(Split::ALL.map(count), [13, 5, 2]);
+
+    run(&EmojiArgs { dev: 0.5, ..args(folder.path(), &out) }).unwrap();
+    let dataset = Dataset::open(&out).unwrap();
+    let images = dataset.images().map(Result::unwrap).map(|row| (row.group, row.split));
+    let of_images: std::collections::BTreeMap<_, _> = images.collect();
+    for row in dataset.texts().map(Result::unwrap) {
+        assert_eq!(row.split, of_images[&row.group], "{}", row.group);
+    }
+    let error = run(&EmojiArgs { test: 0.6, ..args(folder.path(), &out) }).unwrap_err();
+    assert!(error.to_string().contains("--test"), "{error}");
 }

@@ -19,11 +19,11 @@ pub(in crate::prepare) struct Shares {
 
 /// Groups that stay together: they share a picture.
 #[derive(Debug)]
-pub(super) struct Unit<'a> {
+pub(in crate::prepare) struct Unit<'a> {
     /// The first of their names.
-    pub(super) name: &'a str,
+    pub(in crate::prepare) name: &'a str,
     /// How many groups they are.
-    pub(super) groups: usize,
+    pub(in crate::prepare) groups: usize,
 }
 
 /// Draws a split for each unit. Units are taken in the order of SHA-256(seed, name): the result
@@ -31,7 +31,7 @@ pub(super) struct Unit<'a> {
 ///
 /// Dev and test get their share of the groups, rounded, and at least one unit each when the share is
 /// not 0 and there are three units; training always keeps one.
-pub(super) fn draw(units: &[Unit<'_>], shares: &Shares) -> Vec<Split> {
+pub(in crate::prepare) fn draw(units: &[Unit<'_>], shares: &Shares) -> Vec<Split> {
     let mut order: Vec<usize> = (0..units.len()).collect();
     order.sort_by_cached_key(|&at| key(shares.seed, units[at].name));
     let groups: usize = units.iter().map(|unit| unit.groups).sum();
