@@ -358,7 +358,7 @@ pub struct GetServerInfoResponse {
     pub default_embedding_digest: ::prost::alloc::string::String,
 }
 /// What a server takes at most.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Limits {
     /// Bytes of a message received.
     #[prost(uint64, tag = "1")]
@@ -399,6 +399,52 @@ pub struct Limits {
     /// Terms of a search.
     #[prost(uint32, tag = "13")]
     pub search_terms: u32,
+    /// Connections at once; one more is closed at once.
+    #[prost(uint32, tag = "14")]
+    pub connections: u32,
+    /// Streams, that is calls, at once on one HTTP/2 connection.
+    #[prost(uint32, tag = "15")]
+    pub streams_per_connection: u32,
+    /// Calls at once of one caller, told by the address; one more is refused with `TOO_MANY_CALLS`.
+    #[prost(uint32, tag = "16")]
+    pub calls_per_caller: u32,
+    /// Calls at once of all callers; one more waits, unread, within its deadline. Health is not counted.
+    #[prost(uint32, tag = "17")]
+    pub calls: u32,
+    /// Bytes of a call's headers.
+    #[prost(uint32, tag = "18")]
+    pub header_bytes: u32,
+    /// Streams that the caller's errors made the server reset in the life of a connection, before it is closed.
+    #[prost(uint32, tag = "19")]
+    pub local_resets: u32,
+    /// Streams that the caller reset before the server came to them, before the connection is closed.
+    #[prost(uint32, tag = "20")]
+    pub pending_resets: u32,
+    /// Time from connecting to the first frame; a connection that takes longer is closed.
+    #[prost(message, optional, tag = "21")]
+    pub handshake_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Time that a connection is used, give or take a tenth; then the caller is asked to make another, and calls go on.
+    #[prost(message, optional, tag = "22")]
+    pub connection_age: ::core::option::Option<::prost_types::Duration>,
+    /// Time of a call with one reply, unless `method_timeouts` names it. A caller's shorter deadline wins.
+    #[prost(message, optional, tag = "23")]
+    pub call_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Time of a call that streams, unless `method_timeouts` names it. A caller's shorter deadline wins.
+    #[prost(message, optional, tag = "24")]
+    pub stream_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Methods with a time of their own.
+    #[prost(message, repeated, tag = "25")]
+    pub method_timeouts: ::prost::alloc::vec::Vec<MethodTimeout>,
+}
+/// The time of a method.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MethodTimeout {
+    /// Its name, such as `Search`.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// How long one call may take.
+    #[prost(message, optional, tag = "2")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
 }
 /// A place where vectors can live.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5106,7 +5152,7 @@ pub enum ErrorReason {
     PageTokenInvalid = 13,
     /// INVALID_ARGUMENT: the page token is too old; start again without it.
     PageTokenExpired = 14,
-    /// OUT_OF_RANGE or RESOURCE_EXHAUSTED: the message is larger than the server takes or sends.
+    /// RESOURCE_EXHAUSTED: the message is larger than the server takes or sends; metadata names `limit` and `actual`.
     MessageTooLarge = 15,
     /// NOT_FOUND: no collection of this name, or it may not be seen.
     CollectionNotFound = 16,
@@ -5131,7 +5177,7 @@ pub enum ErrorReason {
     CollectionHasAlias = 25,
     /// FAILED_PRECONDITION: `expected_count` differs from the number of items that match now.
     CountMismatch = 26,
-    /// RESOURCE_EXHAUSTED with RetryInfo: the encoder's queue is full.
+    /// RESOURCE_EXHAUSTED with RetryInfo: the encoder's queue is full, or as many bytes of requests are under way as the server takes on.
     QueueFull = 27,
     /// RESOURCE_EXHAUSTED with RetryInfo: the deadline would pass before the work is done.
     DeadlineUnreachable = 28,
@@ -5182,6 +5228,8 @@ pub enum ErrorReason {
     VerificationFailed = 59,
     /// FAILED_PRECONDITION: the bundle embeds pictures alone, or texts alone, and this is the other.
     ModalityUnsupported = 60,
+    /// RESOURCE_EXHAUSTED with RetryInfo: the caller has as many calls under way as one caller may have; metadata names `limit`.
+    TooManyCalls = 65,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -5242,6 +5290,7 @@ impl ErrorReason {
             Self::SourceMissing => "ERROR_REASON_SOURCE_MISSING",
             Self::VerificationFailed => "ERROR_REASON_VERIFICATION_FAILED",
             Self::ModalityUnsupported => "ERROR_REASON_MODALITY_UNSUPPORTED",
+            Self::TooManyCalls => "ERROR_REASON_TOO_MANY_CALLS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -5301,6 +5350,7 @@ impl ErrorReason {
             "ERROR_REASON_SOURCE_MISSING" => Some(Self::SourceMissing),
             "ERROR_REASON_VERIFICATION_FAILED" => Some(Self::VerificationFailed),
             "ERROR_REASON_MODALITY_UNSUPPORTED" => Some(Self::ModalityUnsupported),
+            "ERROR_REASON_TOO_MANY_CALLS" => Some(Self::TooManyCalls),
             _ => None,
         }
     }
@@ -6562,6 +6612,41 @@ pub struct SearchInfo {
     /// Set when a text of the query was cut because `truncate` allowed it; the first one.
     #[prost(message, optional, tag = "5")]
     pub truncation: ::core::option::Option<Truncation>,
+    /// Where the time went; only when `with_timings` was set.
+    #[prost(message, optional, tag = "6")]
+    pub timings: ::core::option::Option<SearchTimings>,
+}
+/// Where the time of one search went in the server, from the request read to the reply made; what the network and its protocol
+/// take is not in it. Parts that embed are sums over the terms.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SearchTimings {
+    /// Checks of the request.
+    #[prost(message, optional, tag = "1")]
+    pub check: ::core::option::Option<::prost_types::Duration>,
+    /// Waiting: for a thread that prepares inputs, for memory to decode a picture in, and for the encoder.
+    #[prost(message, optional, tag = "2")]
+    pub wait: ::core::option::Option<::prost_types::Duration>,
+    /// Picture files to pixels.
+    #[prost(message, optional, tag = "3")]
+    pub decode: ::core::option::Option<::prost_types::Duration>,
+    /// Pixels to the square that the encoder reads.
+    #[prost(message, optional, tag = "4")]
+    pub resize: ::core::option::Option<::prost_types::Duration>,
+    /// Texts to tokens.
+    #[prost(message, optional, tag = "5")]
+    pub tokenize: ::core::option::Option<::prost_types::Duration>,
+    /// The encoder, for the whole batch that an input was part of.
+    #[prost(message, optional, tag = "6")]
+    pub encode: ::core::option::Option<::prost_types::Duration>,
+    /// The index.
+    #[prost(message, optional, tag = "7")]
+    pub search: ::core::option::Option<::prost_types::Duration>,
+    /// Reading the hits' items.
+    #[prost(message, optional, tag = "8")]
+    pub fill: ::core::option::Option<::prost_types::Duration>,
+    /// All of it, what lies between the parts included.
+    #[prost(message, optional, tag = "9")]
+    pub total: ::core::option::Option<::prost_types::Duration>,
 }
 /// A text, looking for pictures.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6575,7 +6660,8 @@ pub struct SearchTextToImageRequest {
     /// OPTIONAL. Most hits. 0 means 10; at most 1000, above that INVALID_ARGUMENT.
     #[prost(uint32, tag = "3")]
     pub limit: u32,
-    /// OPTIONAL. `next_page_token` of the reply before. Everything else must be as it was then, except `limit`.
+    /// OPTIONAL. `next_page_token` of the reply before. Everything else must be as it was then, except `limit`
+    /// and `with_timings`.
     #[prost(string, tag = "4")]
     pub page_token: ::prost::alloc::string::String,
     /// OPTIONAL. Only items whose metadata passes.
@@ -6587,6 +6673,9 @@ pub struct SearchTextToImageRequest {
     /// OPTIONAL. Cut a text that is too long instead of refusing it. Default false.
     #[prost(bool, tag = "7")]
     pub truncate: bool,
+    /// OPTIONAL. Fill `SearchInfo.timings`. Default false.
+    #[prost(bool, tag = "8")]
+    pub with_timings: bool,
 }
 /// The pictures that a text describes.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6614,7 +6703,8 @@ pub struct SearchImageToTextRequest {
     /// OPTIONAL. Most hits. 0 means 10; at most 1000, above that INVALID_ARGUMENT.
     #[prost(uint32, tag = "3")]
     pub limit: u32,
-    /// OPTIONAL. `next_page_token` of the reply before. Everything else must be as it was then, except `limit`.
+    /// OPTIONAL. `next_page_token` of the reply before. Everything else must be as it was then, except `limit`
+    /// and `with_timings`.
     #[prost(string, tag = "4")]
     pub page_token: ::prost::alloc::string::String,
     /// OPTIONAL. Only items whose metadata passes.
@@ -6623,6 +6713,9 @@ pub struct SearchImageToTextRequest {
     /// OPTIONAL. Only the best hit of each group; items without a group count alone. Default false.
     #[prost(bool, tag = "6")]
     pub one_per_group: bool,
+    /// OPTIONAL. Fill `SearchInfo.timings`. Default false.
+    #[prost(bool, tag = "7")]
+    pub with_timings: bool,
 }
 /// The texts that describe a picture.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6689,7 +6782,8 @@ pub struct SearchRequest {
     /// OPTIONAL. Most hits. 0 means 10; at most 1000, above that INVALID_ARGUMENT.
     #[prost(uint32, tag = "5")]
     pub limit: u32,
-    /// OPTIONAL. `next_page_token` of the reply before. Everything else must be as it was then, except `limit`.
+    /// OPTIONAL. `next_page_token` of the reply before. Everything else must be as it was then, except `limit`
+    /// and `with_timings`.
     #[prost(string, tag = "6")]
     pub page_token: ::prost::alloc::string::String,
     /// OPTIONAL. Only hits with at least this score.
@@ -6721,6 +6815,9 @@ pub struct SearchRequest {
     /// INVALID_ARGUMENT. Not together with `exact`.
     #[prost(uint32, tag = "14")]
     pub prefix_dims: u32,
+    /// OPTIONAL. Fill `SearchInfo.timings`. Default false.
+    #[prost(bool, tag = "15")]
+    pub with_timings: bool,
 }
 /// Answer to a general search.
 #[derive(Clone, PartialEq, ::prost::Message)]
