@@ -2,9 +2,12 @@
 //! long-lived things.
 //!
 //! Both listeners answer from the first moment: probes and health say what the server waits for, and turn when a search of
-//! its own was answered. `open` makes the parts, `ask` is that search, `stage` what probes are told.
+//! its own was answered. `open` makes the parts, `ask` is that search, `stage` what probes are told, `health` keeps it true, and
+//! `drain` is the end.
 
 mod ask;
+mod drain;
+mod health;
 mod open;
 mod stage;
 
@@ -16,29 +19,25 @@ use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 use self::open::Parts;
 use self::stage::{Stage, Watched};
-use crate::config::Config;
-use crate::grpc::{self, Conditions, Door, HealthReporter};
+use crate::config::{Config, LogFormat};
+use crate::grpc::{self, Door, HealthReporter};
+use crate::listen::Ends;
+use crate::ops::Heartbeat;
 use crate::{ops, sample};
 
-/// How often health is compared with what the parts say.
-const HEALTH_PERIOD: Duration = Duration::from_millis(500);
 /// How often the log tells how far the sample is.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
-/// Least time for the store to end its last commit, beyond the drain time.
-const CLOSE_TIME: Duration = Duration::from_secs(5);
 
 /// What runs from the first moment to the last.
 struct Serving {
     stage: Arc<Stage>,
     health: HealthReporter,
-    stop: CancellationToken,
-    grpc: JoinHandle<Result<()>>,
-    ops: JoinHandle<std::io::Result<()>>,
+    ends: Ends,
+    grpc: JoinHandle<()>,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -48,19 +47,23 @@ struct Serving {
 pub async fn run(config: Config) -> Result<()> {
     let mut signals = Signals::new()?;
     let listener = bind("listen", config.listen).await?;
-    let ops_listener = bind("ops_listen", config.ops_listen).await?;
+    let ops_listener = bind("ops_listen", config.ops_listen).await?.into_std()?;
     let address = listener.local_addr()?;
     let stage = Stage::starting();
+    let heartbeat = Arc::new(Heartbeat::default());
+    let beating = Arc::clone(&heartbeat);
+    tokio::spawn(async move { beating.run().await });
+    let asked = Arc::clone(&stage);
+    let router = ops::router(Arc::new(move || asked.readiness()), heartbeat);
+    ops::start(ops_listener, router, config.connections)?;
     let (health, health_service) = grpc::health().await;
     let door = Door::default();
-    let stop = CancellationToken::new();
-    let stack = door.stack(health_service.clone(), &config);
+    let (ends, stack) = (Ends::default(), door.stack(health_service.clone(), &config));
     let mut serving = Serving {
-        grpc: tokio::spawn(grpc::serve(stack, listener, stop.clone())),
-        ops: tokio::spawn(serve_ops(ops_listener, Arc::clone(&stage))),
+        grpc: tokio::spawn(grpc::serve(stack, listener, (ends.clone(), Arc::default()))),
         stage,
         health,
-        stop,
+        ends,
     };
     let parts = tokio::select! {
         parts = open::parts(&config) => parts?,
@@ -71,10 +74,7 @@ pub async fn run(config: Config) -> Result<()> {
         .stage
         .watch(Watched { engine: Arc::clone(&parts.engine), models: Arc::clone(&parts.models) });
     let lived = live(&config, &parts, &mut serving, (&mut signals, address)).await;
-    tokio::select! {
-        () = drain(&config, &parts, serving) => {}
-        () = signals.next() => tracing::warn!("told to stop again: not waiting any longer"),
-    }
+    drain::drain(config.drain, &parts, serving, &mut signals).await;
     lived
 }
 
@@ -91,11 +91,12 @@ async fn live(
     };
     let told = serving.stage.conditions();
     grpc::set_health_of(&serving.health, told).await;
-    announce(address, sample);
+    announce(config.log_format, address, sample);
     tokio::select! {
         () = signals.next() => Ok(()),
-        () = watch_health(&serving.stage, &serving.health, told) => Ok(()),
-        ended = &mut serving.grpc => ended?.context("the main listener failed"),
+        () = health::follow(&serving.stage, &serving.health, told) => Ok(()),
+        () = health::test(&serving.stage, &parts.models, config.self_test) => Ok(()),
+        ended = &mut serving.grpc => ended.context("the main listener failed"),
     }
 }
 
@@ -107,10 +108,6 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
             "cannot listen on {address}; stop what uses it, or give another address with --{flag}"
         )
     })
-}
-
-async fn serve_ops(listener: TcpListener, stage: Arc<Stage>) -> std::io::Result<()> {
-    axum::serve(listener, ops::router(Arc::new(move || stage.readiness()))).await
 }
 
 /// Fills the sample, asks one question each way, then lets callers in. Says whether the sample is there.
@@ -147,25 +144,14 @@ fn tell_progress(stage: Arc<Stage>) -> impl Fn(usize, usize) + Send + Sync {
     }
 }
 
-/// Keeps health true for as long as it is polled. Tells only changes, since every telling wakes those who watch.
-async fn watch_health(stage: &Stage, health: &HealthReporter, mut told: Conditions) {
-    let mut period = tokio::time::interval(HEALTH_PERIOD);
-    loop {
-        period.tick().await;
-        let now = stage.conditions();
-        if now != told {
-            tracing::warn!(serving = now.serving, writing = now.writing, "health changed");
-            grpc::set_health_of(health, now).await;
-            told = now;
-        }
-    }
-}
-
-/// Lines that one can paste to try the server.
+/// Lines that one can paste to try the server; for a program that reads the log, a line of the log alone.
 #[expect(clippy::print_stdout, reason = "what a newcomer looks for")]
-fn announce(address: SocketAddr, sample: bool) {
+fn announce(format: LogFormat, address: SocketAddr, sample: bool) {
     let address = reachable(address);
     tracing::info!(%address, "serving");
+    if format == LogFormat::Json {
+        return;
+    }
     println!("Diptych serves on {address}.");
     if sample {
         let built_in = address.to_string() == crate::config::defaults::LISTEN;
@@ -186,35 +172,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-/// Says NOT_SERVING, lets running calls finish, closes the store. Nothing of it waits without bound: a connection that hangs
-/// must not keep the process, and what was acknowledged is durable without a close.
-async fn drain(config: &Config, parts: &Parts, serving: Serving) {
-    tracing::info!(longest = ?config.drain, "draining");
-    let Serving { stage, health, stop, grpc, ops } = serving;
-    let end = Instant::now() + config.drain;
-    stage.set("going down");
-    parts.service.set_ready(false);
-    grpc::set_health_of(&health, Conditions { serving: false, writing: false }).await;
-    stop.cancel();
-    if !grpc.is_finished() {
-        match timeout_at(end, grpc).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => {
-                tracing::error!(error = format!("{error:#}"), "serving ended badly");
-            }
-            Ok(Err(error)) => tracing::error!(%error, "serving ended badly"),
-            Err(_) => tracing::warn!("calls were still running after the drain time; dropped"),
-        }
-    }
-    let end = end.max(Instant::now() + CLOSE_TIME);
-    match timeout_at(end, diptych_index::Engine::close(&*parts.engine)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "the store was not closed well"),
-        Err(_) => tracing::warn!("the store was not closed in time"),
-    }
-    ops.abort();
 }
 
 /// SIGTERM and SIGINT, from the first moment on.

@@ -7,6 +7,7 @@
 //! - `file`, `names`: the TOML file; names that nobody knows
 //! - `reader`, `unit`: from text to values within their range
 //! - `bundle`: where a bundle comes from, a folder or a hub
+//! - `transport`: connections, calls, and how the server goes down
 
 mod bundle;
 mod file;
@@ -15,6 +16,7 @@ mod names;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod unit;
 
 use std::net::SocketAddr;
@@ -31,6 +33,7 @@ use self::reader::Reader;
 use self::unit::{show_bytes, show_duration};
 use crate::encoder::EncoderSettings;
 use crate::hub;
+use crate::limits::{CallLimits, ConnectionLimits, DrainTimes};
 use crate::service::Limits;
 
 /// Built-in values.
@@ -45,6 +48,12 @@ pub mod defaults {
     pub const DATA_DIR: &str = "diptych-data";
     /// Bytes of a message: one photograph of 12 megapixels fits.
     pub const MESSAGE_BYTES: u64 = 16 << 20;
+    /// Bytes of requests under way.
+    pub const RECEIVE_BYTES: u64 = 256 << 20;
+    /// Memory that pictures are decoded in.
+    pub const DECODE_BYTES: u64 = 512 << 20;
+    /// The same for each thread, where that is more: a photograph of two megapixels.
+    pub const DECODE_BYTES_A_THREAD: u64 = 32 << 20;
     /// Bytes of a text.
     pub const TEXT_BYTES: u64 = 8 << 10;
     /// Inputs or items of a batch.
@@ -53,15 +62,47 @@ pub mod defaults {
     pub const PAGE: u64 = 1000;
     /// Inputs under way in an encoder.
     pub const QUEUE_ITEMS: u64 = 512;
+    /// The longest predicted wait for an encoder.
+    pub const QUEUE_WAIT: Duration = Duration::from_secs(1);
     /// Pictures encoded together.
     pub const ENCODE_IMAGES: u64 = 8;
     /// Texts encoded together.
     pub const ENCODE_TEXTS: u64 = 64;
+    /// Ids of texts encoded together.
+    pub const ENCODE_IDS: u64 = 4096;
+    /// Vectors of inputs that were embedded of late.
+    pub const CACHE_BYTES: u64 = 64 << 20;
     /// Share of the searches that are compared with their exact answers.
     pub const RECALL_SHARE: f64 = 0.01;
     /// Longest call.
     pub const TIMEOUT: Duration = Duration::from_secs(30);
-    /// Longest drain.
+    /// Longest stream.
+    pub const STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
+    /// Calls of one caller at once.
+    pub const CALLS_PER_CALLER: u64 = 512;
+    /// Connections at once.
+    pub const CONNECTIONS: u64 = 1024;
+    /// Streams of a connection at once: what hyper takes without a word.
+    pub const STREAMS: u64 = 200;
+    /// From connecting to the first frame.
+    pub const HANDSHAKE: Duration = Duration::from_secs(5);
+    /// Bytes of a call's headers: what clients take, too.
+    pub const HEADER_BYTES: u64 = 16 << 10;
+    /// Streams that a peer's errors may reset in the life of a connection: what hyper takes without a word.
+    pub const LOCAL_RESETS: u64 = 1024;
+    /// Streams that a peer may reset before we came to them: clients that cancel many calls at once need more than h2's 20.
+    pub const PENDING_RESETS: u64 = 100;
+    /// Silence after which a peer is asked whether it lives, below the 60 s after which many a proxy forgets it.
+    pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+    /// Time to say so.
+    pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Time that a connection is used: callers that keep theirs would never meet a server that came later.
+    pub const CONNECTION_AGE: Duration = Duration::from_secs(300);
+    /// Between two self-tests.
+    pub const SELF_TEST: Duration = Duration::from_secs(30);
+    /// From NOT_SERVING to GOAWAY.
+    pub const DRAIN_DELAY: Duration = Duration::ZERO;
+    /// From GOAWAY to the end of what still runs.
     pub const DRAIN: Duration = Duration::from_secs(20);
 }
 
@@ -99,6 +140,10 @@ pub struct Config {
     pub page_key: Option<Vec<u8>>,
     /// What requests may hold.
     pub limits: Limits,
+    /// Bytes of requests under way, over all calls, at least `limits.message_bytes`.
+    pub receive_bytes: u64,
+    /// Memory that pictures are decoded in together, in bytes; enough for the largest.
+    pub decode_bytes: u64,
     /// Queues and batches.
     pub encoder: EncoderSettings,
     /// Threads of each kind of computing, at least 1.
@@ -107,10 +152,14 @@ pub struct Config {
     pub recall_share: f64,
     /// Newest rows of one kind up from which a graph is built.
     pub exact_below: usize,
-    /// Longest call.
-    pub timeout: Duration,
-    /// Longest drain.
-    pub drain: Duration,
+    /// What the main listener takes.
+    pub connections: ConnectionLimits,
+    /// How long calls may take, and how many there may be.
+    pub calls: CallLimits,
+    /// Between two self-tests of every bundle.
+    pub self_test: Duration,
+    /// How the server goes down.
+    pub drain: DrainTimes,
 }
 
 /// What is wrong with the settings: every fault, one a line.
@@ -142,11 +191,19 @@ impl Config {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = size(reader.count("threads", cores as u64, 1..=1024));
         let limits = read_limits(reader);
+        let second = Duration::from_secs(1);
         let encoder = EncoderSettings {
             queue_items: size(reader.count("queue_items", defaults::QUEUE_ITEMS, 1..=65_536)),
+            queue_wait: reader.time(
+                "queue_wait",
+                defaults::QUEUE_WAIT,
+                second / 1000..=second * 3600,
+            ),
             batch_images: size(reader.count("encode_images", defaults::ENCODE_IMAGES, 1..=1024)),
             batch_texts: size(reader.count("encode_texts", defaults::ENCODE_TEXTS, 1..=4096)),
-            decoders: threads,
+            batch_ids: size(reader.count("encode_ids", defaults::ENCODE_IDS, 16..=1 << 20)),
+            tokenizers: threads,
+            cache_bytes: reader.bytes("cache_bytes", defaults::CACHE_BYTES, 0..=1 << 40),
             image_limits: ImageLimits {
                 max_bytes: limits.image_bytes,
                 max_pixels: limits.image_pixels,
@@ -154,9 +211,13 @@ impl Config {
             },
             text_bytes: limits.text_bytes,
         };
+        // Without a word about them, both grow with what they must hold.
+        let decode_bytes = defaults::DECODE_BYTES
+            .max(defaults::DECODE_BYTES_A_THREAD * threads as u64)
+            .max(encoder.image_limits.decode_memory(limits.image_pixels));
+        let receive_bytes = defaults::RECEIVE_BYTES.max(limits.message_bytes as u64);
         let bundles = reader.bundles();
         let page_key_file = reader.path("page_key_file");
-        let second = Duration::from_secs(1);
         Self {
             listen: reader.address("listen", defaults::LISTEN),
             ops_listen: reader.address("ops_listen", defaults::OPS_LISTEN),
@@ -169,6 +230,8 @@ impl Config {
             page_key: page_key_file.as_deref().and_then(|file| reader.page_key(file)),
             page_key_file,
             limits,
+            receive_bytes: reader.bytes("receive_bytes", receive_bytes, 64 << 10..=1 << 40),
+            decode_bytes: reader.bytes("decode_bytes", decode_bytes, 1 << 20..=1 << 40),
             encoder,
             threads,
             recall_share: reader.share("recall_share", defaults::RECALL_SHARE),
@@ -177,8 +240,10 @@ impl Config {
                 EmbeddedConfig::EXACT_BELOW as u64,
                 0..=100_000_000,
             )),
-            timeout: reader.time("timeout", defaults::TIMEOUT, second / 1000..=second * 3600),
-            drain: reader.time("drain", defaults::DRAIN, Duration::ZERO..=second * 600),
+            connections: transport::connections(reader),
+            calls: transport::calls(reader, encoder.queue_items),
+            self_test: transport::self_test(reader),
+            drain: transport::drain(reader),
         }
     }
 
@@ -195,6 +260,21 @@ impl Config {
             ));
         }
         let message = self.limits.message_bytes as u64;
+        let pixels = self.limits.image_pixels;
+        let least = [
+            ("receive_bytes", self.receive_bytes, message, "to take a message of message_bytes"),
+            (
+                "decode_bytes",
+                self.decode_bytes,
+                self.encoder.image_limits.decode_memory(pixels),
+                "to decode a picture of image_pixels",
+            ),
+        ];
+        for (key, bytes, least, what) in least.into_iter().filter(|(_, had, least, _)| had < least)
+        {
+            let (bytes, least) = (show_bytes(bytes), show_bytes(least));
+            faults.push(format!("{key} is {bytes}, must be at least {least} {what}"));
+        }
         let parts = [
             ("image_bytes", self.limits.image_bytes),
             ("text_bytes", self.limits.text_bytes as u64),
@@ -206,6 +286,13 @@ impl Config {
                 show_bytes(message)
             ));
         }
+    }
+
+    /// The most memory that requests and pictures take on their way to the encoders, over all calls, in bytes. `uncounted` is what
+    /// requests too small to be counted have together, `queues` what waits for the towers. Requests count twice, since some are
+    /// hashed from a copy.
+    pub(crate) fn embedding_bytes(&self, uncounted: u64, queues: u64) -> u64 {
+        2 * (self.receive_bytes + uncounted) + self.decode_bytes + queues
     }
 
     /// The folder of the store: everything that must go and come with it lies in there.
@@ -223,14 +310,14 @@ impl Config {
     }
 
     /// Keys with their values as TOML, in the order of the help; `None` for those that have no value. Secrets stay unsaid.
-    fn entries(&self) -> [(&'static str, Option<String>); 25] {
+    fn entries(&self) -> Vec<(&'static str, Option<String>)> {
         let text = |text: String| Some(toml::Value::String(text).to_string());
         let path = |path: &PathBuf| text(path.display().to_string());
         let number = |number: u64| Some(number.to_string());
         let size = |bytes: u64| text(show_bytes(bytes));
         let Limits { message_bytes, image_bytes, image_pixels, image_side, .. } = self.limits;
         let Limits { text_bytes, batch_items, search_limit, page_size, .. } = self.limits;
-        [
+        let mut entries = vec![
             ("listen", text(self.listen.to_string())),
             ("ops_listen", text(self.ops_listen.to_string())),
             ("data_dir", path(&self.data_dir)),
@@ -248,15 +335,20 @@ impl Config {
             ("batch_items", number(batch_items as u64)),
             ("search_limit", number(search_limit as u64)),
             ("page_size", number(page_size as u64)),
+            ("receive_bytes", size(self.receive_bytes)),
+            ("decode_bytes", size(self.decode_bytes)),
             ("queue_items", number(self.encoder.queue_items as u64)),
+            ("queue_wait", text(show_duration(self.encoder.queue_wait))),
             ("encode_images", number(self.encoder.batch_images as u64)),
             ("encode_texts", number(self.encoder.batch_texts as u64)),
+            ("encode_ids", number(self.encoder.batch_ids as u64)),
+            ("cache_bytes", size(self.encoder.cache_bytes)),
             ("threads", number(self.threads as u64)),
             ("recall_share", Some(self.recall_share.to_string())),
             ("exact_below", number(self.exact_below as u64)),
-            ("timeout", text(show_duration(self.timeout))),
-            ("drain", text(show_duration(self.drain))),
-        ]
+        ];
+        entries.extend(transport::entries(self));
+        entries
     }
 }
 

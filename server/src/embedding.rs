@@ -1,8 +1,9 @@
 //! Use case: bytes to vectors, without storing anything.
 
 use bytes::Bytes;
+use diptych_model::Modality;
 
-use crate::encoder::Embedded;
+use crate::encoder::{Embedded, Work};
 use crate::error::Result;
 use crate::models::Model;
 
@@ -24,22 +25,24 @@ impl Model {
     /// The vectors of one input.
     ///
     /// # Errors
-    /// What is wrong with the input, under the field `image` or `text`; an encoder that is overloaded.
-    pub async fn embed(&self, input: Input) -> Result<Embedded> {
+    /// What is wrong with the input, under the field `image` or `text`; an encoder that is overloaded; a deadline that passed.
+    pub async fn embed(&self, input: Input, work: Work) -> Result<Embedded> {
         match input {
-            Input::Image(bytes) => self.encoders().image(bytes).await,
-            Input::Text { text, truncate } => self.encoders().text(&text, truncate).await,
+            Input::Image(bytes) => self.encoders().image(bytes, work).await,
+            Input::Text { text, truncate } => self.encoders().text(&text, truncate, work).await,
         }
     }
 
-    /// [`Model::embed`] for work in the background, behind all callers; texts that are too long are cut.
+    /// Lets a batch of inputs in as a whole, or refuses it: who is let in waits for its turn from then on.
     ///
     /// # Errors
-    /// What is wrong with the input, under the field `image` or `text`.
-    pub async fn embed_in_bulk(&self, input: Input) -> Result<Embedded> {
-        match input {
-            Input::Image(bytes) => self.encoders().image_in_bulk(bytes).await,
-            Input::Text { text, .. } => self.encoders().text_in_bulk(&text).await,
+    /// An encoder that is overloaded.
+    pub fn admit_batch(&self, modalities: &[Modality], work: Work) -> Result<Work> {
+        for &modality in
+            [Modality::Image, Modality::Text].iter().filter(|one| modalities.contains(one))
+        {
+            self.encoders().admit_batch(modality, work)?;
         }
+        Ok(work.patient())
     }
 }

@@ -1,9 +1,15 @@
 //! Encoders behind an async handle: one thread and one bounded queue per tower.
 //!
-//! An input is admitted, prepared (a picture is decoded, a text becomes ids), queued, and encoded in a batch with those that
-//! wait beside it. Nothing of that runs on tokio's own threads. `tower` is the queue with its thread, `lanes` what waits in it,
-//! `pulse` what health knows of it.
+//! An input is looked up among those embedded of late (`cache`), admitted (`admission`), prepared (a picture is decoded by
+//! `decoders`, a text becomes ids), queued (`lanes`), and encoded in a batch with those that wait beside it (`tower`). Nothing of
+//! that runs on tokio's own threads. `cost` is what batches took, `pulse` what health knows of a thread, `job` an input with its
+//! caller.
 
+mod admission;
+mod cache;
+mod cost;
+mod decoders;
+mod job;
 mod lanes;
 mod pulse;
 #[cfg(test)]
@@ -11,26 +17,44 @@ mod tests;
 mod tower;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use diptych_model::preprocess::ImageLimits;
-use diptych_model::{Encoder, PreparedImage, PreparedText, Vectors};
+use diptych_model::{Encoder, Modality, PrepareTimes, PreparedImage, PreparedText, Vectors};
 use diptych_proto::v1::ErrorReason;
 
-use self::lanes::Lane;
-use self::tower::{Place, Sizes, Tower};
+use self::admission::places_of;
+pub use self::admission::{LaneLoad, Work};
+use self::cache::{Cache, Key};
+use self::cost::length_class;
+pub use self::decoders::Decoders;
+use self::job::Encoded;
+use self::lanes::Budget;
+pub use self::lanes::Lane;
+use self::tower::{Sizes, Tower};
 use crate::error::{Error, Result};
+use crate::timings::EmbedTimings;
+
+/// Ids that a text of so many bytes may become, for its admission, before anybody has counted: most words of one id are longer.
+const BYTES_PER_ID: usize = 4;
 
 /// Sizes of queues and batches.
 #[derive(Debug, Clone, Copy)]
 pub struct EncoderSettings {
     /// Inputs that may be under way in a tower, from their admission to their answer.
     pub queue_items: usize,
+    /// How long an input may have to wait for its batch, as far as can be told, before its caller is refused.
+    pub queue_wait: Duration,
     /// Most pictures in one batch.
     pub batch_images: usize,
     /// Most texts in one batch.
     pub batch_texts: usize,
-    /// Inputs of a tower that are prepared at the same time.
-    pub decoders: usize,
+    /// Most ids of texts in one batch, each text padded.
+    pub batch_ids: usize,
+    /// Texts that are prepared at the same time.
+    pub tokenizers: usize,
+    /// Bytes of vectors that are kept for inputs that come again; 0 for none.
+    pub cache_bytes: u64,
     /// How large a picture may be.
     pub image_limits: ImageLimits,
     /// How long a text may be, in bytes; the bundle's own limit holds besides.
@@ -44,6 +68,21 @@ pub struct Embedded {
     pub vectors: Vectors,
     /// Set when a text was cut: bytes used.
     pub used_bytes: Option<usize>,
+    /// Where the time went.
+    pub timings: EmbedTimings,
+}
+
+/// What a bundle's encoders are doing.
+#[derive(Debug, Clone, Copy)]
+pub struct EncoderLoad {
+    /// In the image tower, by lane.
+    pub images: [LaneLoad; 3],
+    /// In the text tower, by lane.
+    pub texts: [LaneLoad; 3],
+    /// Inputs whose vectors were found in the cache.
+    pub cache_hits: u64,
+    /// Inputs whose vectors were looked for and not found.
+    pub cache_misses: u64,
 }
 
 /// A bundle's encoders, shared by all requests.
@@ -52,26 +91,43 @@ pub struct EncoderHandle {
     encoder: Arc<Encoder>,
     images: Tower<PreparedImage>,
     texts: Tower<PreparedText>,
+    cache: Cache,
+    decoders: Arc<Decoders>,
     settings: EncoderSettings,
 }
 
 impl EncoderHandle {
-    /// Starts the threads of `encoder`. They end when the handle is dropped.
+    /// Starts the threads of `encoder`, for pictures that `decoders` prepare. They end when the handle is dropped.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(encoder: Arc<Encoder>, settings: EncoderSettings) -> std::io::Result<Self> {
+    pub fn start(
+        encoder: Arc<Encoder>,
+        settings: EncoderSettings,
+        decoders: &Arc<Decoders>,
+    ) -> std::io::Result<Self> {
         let (images, texts) = (Arc::clone(&encoder), Arc::clone(&encoder));
-        let sizes =
-            |batch| Sizes { places: settings.queue_items, batch, preparing: settings.decoders };
+        let sizes = |batch, by_length| Sizes {
+            places: settings.queue_items,
+            wait: settings.queue_wait,
+            batch,
+            by_length,
+            preparing: settings.tokenizers,
+        };
+        let image_batch = Budget { inputs: settings.batch_images, ids: usize::MAX };
+        let text_batch = Budget { inputs: settings.batch_texts, ids: settings.batch_ids };
         Ok(Self {
-            images: Tower::start("encode-image", sizes(settings.batch_images), move |batch| {
+            images: Tower::start("encode-image", sizes(image_batch, false), move |batch| {
                 images.encode_images(batch)
             })?,
-            texts: Tower::start("encode-text", sizes(settings.batch_texts), move |batch| {
-                texts.encode_texts(batch)
-            })?,
+            texts: Tower::start(
+                "encode-text",
+                sizes(text_batch, encoder.pads_texts()),
+                move |batch| texts.encode_texts(batch),
+            )?,
             encoder,
+            cache: Cache::new(settings.cache_bytes),
+            decoders: Arc::clone(decoders),
             settings,
         })
     }
@@ -86,72 +142,112 @@ impl EncoderHandle {
         self.settings
     }
 
+    /// The threads that prepare its pictures.
+    pub fn decoders(&self) -> &Arc<Decoders> {
+        &self.decoders
+    }
+
+    /// The most bytes that prepared pictures take while they wait for the image tower: one byte a channel and pixel of its
+    /// square, in every place of the queue.
+    pub fn queue_bytes(&self) -> u64 {
+        let side = self.encoder.image_preprocessing().map_or(0, |image| u64::from(image.size));
+        3 * side * side * places_of(self.settings.queue_items) as u64
+    }
+
     /// Whether both threads live and neither is stuck.
     pub fn healthy(&self) -> bool {
         self.images.healthy() && self.texts.healthy()
     }
 
+    /// What is under way, and what was found in the cache.
+    pub fn load(&self) -> EncoderLoad {
+        let (cache_hits, cache_misses) = self.cache.hits_and_misses();
+        EncoderLoad {
+            images: self.images.admission().load(),
+            texts: self.texts.admission().load(),
+            cache_hits,
+            cache_misses,
+        }
+    }
+
+    /// Refuses a batch of inputs as a whole when the first of them would wait too long; once this let them in, they are
+    /// [patient](Work::patient).
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED `QUEUE_FULL` or `DEADLINE_UNREACHABLE`, with a time to wait.
+    pub fn admit_batch(&self, modality: Modality, work: Work) -> Result<()> {
+        match modality {
+            Modality::Image => self.images.admission().check(work.lane, work.until, 0),
+            Modality::Text => self.texts.admission().check(work.lane, work.until, 0),
+        }
+    }
+
+    /// Whether an input of this modality became a vector within the last `time`.
+    pub fn succeeded_within(&self, modality: Modality, time: Duration) -> bool {
+        match modality {
+            Modality::Image => self.images.succeeded_within(time),
+            Modality::Text => self.texts.succeeded_within(time),
+        }
+    }
+
     /// The vectors of a picture file.
     ///
     /// # Errors
-    /// What is wrong with the picture, under the field `image`; RESOURCE_EXHAUSTED `QUEUE_FULL`.
-    pub async fn image(&self, bytes: bytes::Bytes) -> Result<Embedded> {
-        self.embed_image(Lane::Interactive, self.images.admit()?, bytes).await
+    /// What is wrong with the picture, under the field `image`; RESOURCE_EXHAUSTED `QUEUE_FULL` or `DEADLINE_UNREACHABLE`;
+    /// DEADLINE_EXCEEDED.
+    pub async fn image(&self, bytes: bytes::Bytes, work: Work) -> Result<Embedded> {
+        let key = || Key::image(&bytes);
+        self.cache.get_or_compute(work, key, self.compute_image(bytes.clone(), work)).await
     }
 
-    /// [`EncoderHandle::image`] for work in the background: it waits for its turn behind all callers, and is not refused.
-    ///
-    /// # Errors
-    /// What is wrong with the picture, under the field `image`.
-    pub async fn image_in_bulk(&self, bytes: bytes::Bytes) -> Result<Embedded> {
-        self.embed_image(Lane::Bulk, self.images.admit_bulk().await?, bytes).await
-    }
-
-    async fn embed_image(&self, lane: Lane, place: Place, bytes: bytes::Bytes) -> Result<Embedded> {
+    async fn compute_image(&self, bytes: bytes::Bytes, work: Work) -> Result<Embedded> {
+        let place = self.images.admission().enter(work, 0).await?;
         let encoder = Arc::clone(&self.encoder);
-        let limits = self.settings.image_limits;
-        let prepare = move || encoder.prepare_image(&bytes, &limits);
-        let prepared = self.images.prepare(lane, prepare).await?;
-        let vectors = self.images.encode(lane, place, prepared).await?;
-        Ok(Embedded { vectors, used_bytes: None })
+        let file = (bytes, self.settings.image_limits);
+        let began = Instant::now();
+        let prepared = self.decoders.prepare(work, encoder, file).await?;
+        let PrepareTimes { decode, resize } = prepared.times();
+        let Encoded { vectors, took } = self.images.encode(work, place, prepared).await?;
+        let wait = began.elapsed().saturating_sub(decode + resize + took);
+        let timings = EmbedTimings { wait, decode, resize, encode: took, ..Default::default() };
+        Ok(Embedded { vectors, used_bytes: None, timings })
     }
 
     /// The vectors of a text; with `truncate`, one that is too long is cut.
     ///
     /// # Errors
-    /// What is wrong with the text, under the field `text`; RESOURCE_EXHAUSTED `QUEUE_FULL`.
-    pub async fn text(&self, text: &str, truncate: bool) -> Result<Embedded> {
-        let used = self.within_limit(text, truncate)?.to_owned();
+    /// What is wrong with the text, under the field `text`; RESOURCE_EXHAUSTED `QUEUE_FULL` or `DEADLINE_UNREACHABLE`;
+    /// DEADLINE_EXCEEDED.
+    pub async fn text(&self, text: &str, truncate: bool, work: Work) -> Result<Embedded> {
+        let used = self.within_limit(text, truncate)?;
         let cut_before = used.len() < text.len();
-        self.embed_text((Lane::Interactive, self.texts.admit()?), used, (truncate, cut_before))
-            .await
+        let key = || Key::text(used, truncate);
+        let mut embedded = self
+            .cache
+            .get_or_compute(work, key, self.compute_text(used.to_owned(), truncate, work))
+            .await?;
+        if cut_before && embedded.used_bytes.is_none() {
+            embedded.used_bytes = Some(used.len());
+        }
+        Ok(embedded)
     }
 
-    /// [`EncoderHandle::text`] for work in the background: it waits for its turn behind all callers, and is not refused. A text
-    /// that is too long is cut.
-    ///
-    /// # Errors
-    /// What is wrong with the text, under the field `text`.
-    pub async fn text_in_bulk(&self, text: &str) -> Result<Embedded> {
-        let used = self.within_limit(text, true)?.to_owned();
-        let cut_before = used.len() < text.len();
-        self.embed_text((Lane::Bulk, self.texts.admit_bulk().await?), used, (true, cut_before))
-            .await
-    }
-
-    async fn embed_text(
-        &self,
-        (lane, place): (Lane, Place),
-        used: String,
-        (truncate, cut_before): (bool, bool),
-    ) -> Result<Embedded> {
+    async fn compute_text(&self, text: String, truncate: bool, work: Work) -> Result<Embedded> {
+        let class = length_class(text.len() / BYTES_PER_ID);
+        let place = self.texts.admission().enter(work, class).await?;
         let encoder = Arc::clone(&self.encoder);
-        let prepare = move || encoder.prepare_text(&used, truncate);
-        let prepared = self.texts.prepare(lane, prepare).await?;
-        let cut = cut_before || prepared.truncated();
-        let used_bytes = cut.then(|| prepared.used_bytes());
-        let vectors = self.texts.encode(lane, place, prepared).await?;
-        Ok(Embedded { vectors, used_bytes })
+        let began = Instant::now();
+        let prepare = move || {
+            let began = Instant::now();
+            let prepared = encoder.prepare_text(&text, truncate)?;
+            Ok((prepared, began.elapsed()))
+        };
+        let (prepared, tokenize) = self.texts.prepare(work, prepare).await?;
+        let used_bytes = prepared.truncated().then(|| prepared.used_bytes());
+        let Encoded { vectors, took } = self.texts.encode(work, place, prepared).await?;
+        let wait = began.elapsed().saturating_sub(tokenize + took);
+        let timings = EmbedTimings { wait, tokenize, encode: took, ..Default::default() };
+        Ok(Embedded { vectors, used_bytes, timings })
     }
 
     /// The text as far as the server takes it.

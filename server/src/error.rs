@@ -180,6 +180,13 @@ impl Error {
         self
     }
 
+    /// Adds a fact for programs.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.0.metadata.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// Puts `prefix` before the paths of the fields, for what lies inside another message.
     #[must_use]
     pub fn inside(mut self, prefix: &str) -> Self {

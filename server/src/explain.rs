@@ -1,11 +1,14 @@
 //! Use case: why one item scores as it does for a question.
 
+use std::time::Instant;
+
 use diptych_index::{Fields, ItemId};
 use diptych_proto::v1::ErrorReason;
 
 use crate::error::{Error, Result};
 use crate::retrieval::{Answer, FilledHit, Question};
 use crate::service::{DEFAULT_SEARCH_LIMIT, Service, named_at};
+use crate::timings::Timings;
 
 /// One item under a question.
 #[derive(Debug, Clone)]
@@ -35,18 +38,24 @@ impl Service {
         let collection = collection.map_err(|error| error.inside("search"))?;
         let name = &collection.spec.name;
         let scale = self.scale(&collection, &question);
+        let mut timings = Timings::checked(question.received);
         let prepared = self.query(&collection, &mut question, DEFAULT_SEARCH_LIMIT).await;
-        let (query, truncation) = prepared.map_err(|error| error.inside("search"))?;
+        let (query, inputs) = prepared.map_err(|error| error.inside("search"))?;
+        timings.embed = inputs.timings;
+        let began = Instant::now();
         let explained = diptych_index::explain(&*self.engine, name, &query, id).await;
         let explained = explained.map_err(|error| match error.field() {
             Some("item_id") => error.into(),
             _ => named_at("collection", error).inside("search"),
         })?;
+        timings.search = began.elapsed();
+        let began = Instant::now();
         let fields = Fields { source: question.source, vectors: false };
         let item = self.read(&collection, std::slice::from_ref(id), fields).await?.pop().flatten();
         let missing =
             || Error::missing(ErrorReason::ItemNotFound, "item", id.as_str()).at("item_id");
         let item = item.ok_or_else(missing)?;
+        timings.fill = began.elapsed();
         self.same(&collection).await.map_err(|error| error.inside("search"))?;
         let scale = scale.filter(|_| item.modality == question.target);
         let hit = explained.hit;
@@ -68,7 +77,8 @@ impl Service {
                 embedding_digest: collection.spec.embedding_digest.unwrap_or_default(),
                 cut: explained.cut,
                 pages: self.engine.capabilities().pages,
-                truncation,
+                truncation: inputs.truncation,
+                timings: question.with_timings.then_some(timings),
             },
         })
     }

@@ -1,9 +1,10 @@
 //! The wire: every service of `diptych.v1`, health, reflection and gRPC-Web on one listener.
 //!
-//! A call passes the deadline layer, its service's file, `convert.rs` and `value.rs` (all field checks), one use case, and
-//! back; an error passes `status.rs`, and `details.rs` where the transport itself refuses.
+//! A call passes `deadline.rs` and `admission.rs`, its service's file, `convert.rs` and `value.rs` (all field checks), one use case,
+//! and back; an error passes `status.rs`, and `details.rs` where the transport itself refuses. `reply.rs` ends streams in time.
 
 mod admin;
+mod admission;
 mod alias;
 mod batch;
 mod collection;
@@ -12,17 +13,19 @@ mod deadline;
 mod details;
 mod door;
 mod embedding;
+mod health;
 mod hit;
 mod info;
 mod item;
 mod operation;
+mod receive;
+mod reply;
 mod search;
 mod snapshot;
 mod status;
 mod value;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 use diptych_proto::FILE_DESCRIPTOR_SET;
@@ -34,104 +37,59 @@ use diptych_proto::v1::item_service_server::ItemServiceServer;
 use diptych_proto::v1::operation_service_server::OperationServiceServer;
 use diptych_proto::v1::search_service_server::SearchServiceServer;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tower::ServiceBuilder;
 
-pub use tonic_health::server::HealthReporter;
-
+use self::admission::AdmissionLayer;
 use self::deadline::DeadlineLayer;
 use self::details::DetailsLayer;
 pub use self::door::Door;
+pub use self::health::{Conditions, HealthReporter, health, set_health, set_health_of};
+use self::receive::ReceiveLayer;
 use crate::config::Config;
+use crate::limits::{CallLimits, ConnectionLimits};
+use crate::listen::{self, Counters, Ends};
 use crate::service::Service;
 
-/// The names that health knows: the server as a whole, and every service.
-const HEALTH_NAMES: [&str; 8] = [
-    "",
-    "diptych.v1.AdminService",
-    "diptych.v1.CollectionService",
-    "diptych.v1.EmbeddingService",
-    "diptych.v1.InfoService",
-    "diptych.v1.ItemService",
-    "diptych.v1.OperationService",
-    "diptych.v1.SearchService",
-];
-
-/// What tonic leaves without a limit, set to what hyper and other stacks use.
-const STREAMS_PER_CONNECTION: u32 = 200;
-const LOCAL_RESETS: usize = 1024;
-const PENDING_RESETS: usize = 100;
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Calls at once, over all connections, beyond those that encoders have places for.
-const CALLS_BESIDE: usize = 256;
-
-/// Services and layers, ready to be served.
+/// Services, and the limits of what reaches them.
 #[derive(Debug)]
 pub struct Stack {
     routes: Routes,
-    timeout: Duration,
+    calls: CallLimits,
+    connections: ConnectionLimits,
     message_bytes: usize,
-    calls: usize,
+    receive_bytes: u64,
 }
 
 impl Stack {
     fn new(routes: Routes, config: &Config) -> Self {
         Self {
             routes,
-            timeout: config.timeout,
+            calls: config.calls.clone(),
+            connections: config.connections,
             message_bytes: config.limits.message_bytes,
-            // More than both towers of a bundle have places for: an encoder that is full says so itself.
-            calls: 2 * config.encoder.queue_items + CALLS_BESIDE,
+            receive_bytes: config.receive_bytes,
         }
     }
 }
 
-/// Health that says NOT_SERVING for every name until told otherwise.
-pub async fn health() -> (HealthReporter, HealthServer<impl Health>) {
-    let (reporter, service) = tonic_health::server::health_reporter();
-    set_health(&reporter, false).await;
-    (reporter, service)
+/// The most bytes of requests under way that are not counted because each is small.
+pub(crate) fn uncounted_bytes(config: &Config) -> u64 {
+    config.calls.calls as u64 * receive::FREE_BYTES
 }
 
-/// Says SERVING or NOT_SERVING for every name.
-pub async fn set_health(reporter: &HealthReporter, serving: bool) {
-    set_health_of(reporter, Conditions { serving, writing: serving }).await;
-}
-
-/// What health tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conditions {
-    /// Searches are answered.
-    pub serving: bool,
-    /// Items can be written.
-    pub writing: bool,
-}
-
-/// Says SERVING or NOT_SERVING for every name: for items by whether they can be written, for all else by whether searches are
-/// answered.
-pub async fn set_health_of(reporter: &HealthReporter, conditions: Conditions) {
-    for name in HEALTH_NAMES {
-        let well = match name {
-            "diptych.v1.ItemService" => conditions.serving && conditions.writing,
-            _ => conditions.serving,
-        };
-        let status = if well { ServingStatus::Serving } else { ServingStatus::NotServing };
-        reporter.set_service_status(name, status).await;
-    }
-}
-
-/// One handler type for all services, over the shared use cases.
+/// One handler type for all services, over the shared use cases; with the limits of the transport, to be told.
 #[derive(Debug, Clone)]
-pub(crate) struct Handler(pub(crate) Arc<Service>);
+pub(crate) struct Handler(pub(crate) Arc<Service>, Arc<TransportLimits>);
+
+/// The limits of the transport.
+#[derive(Debug)]
+struct TransportLimits {
+    calls: CallLimits,
+    connections: ConnectionLimits,
+}
 
 /// All services.
 ///
@@ -148,7 +106,9 @@ pub fn routes(
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let handler = Handler(Arc::clone(service));
+    let transport =
+        TransportLimits { calls: config.calls.clone(), connections: config.connections };
+    let handler = Handler(Arc::clone(service), Arc::new(transport));
     macro_rules! limited {
         ($server:ident) => {
             $server::new(handler.clone())
@@ -170,26 +130,14 @@ pub fn routes(
     Ok(Stack::new(routes, config))
 }
 
-/// Serves until `stop`, then finishes what runs.
-///
-/// # Errors
-/// A listener that fails.
-pub async fn serve(stack: Stack, listener: TcpListener, stop: CancellationToken) -> Result<()> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
-        .accept_http1(true)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+/// Serves until told to end, as [`listen::serve`] does.
+pub async fn serve(stack: Stack, listener: TcpListener, (ends, counters): (Ends, Arc<Counters>)) {
+    let service = ServiceBuilder::new()
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(DetailsLayer::new(stack.message_bytes))
-        .layer(DeadlineLayer::new(stack.timeout, stack.calls))
-        .add_routes(stack.routes)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await?;
-    Ok(())
+        .layer(DeadlineLayer::new(&stack.calls, ends.clone(), Arc::clone(&counters)))
+        .layer(AdmissionLayer::new(&stack.calls))
+        .layer(ReceiveLayer::new(stack.receive_bytes, stack.message_bytes, stack.calls.timeout))
+        .service(stack.routes.prepare());
+    listen::serve(listener, service, stack.connections, (ends, counters)).await;
 }

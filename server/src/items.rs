@@ -10,7 +10,9 @@ use diptych_index::{
 use diptych_proto::v1::ErrorReason;
 use tokio::task::JoinSet;
 
+use crate::deadline;
 use crate::embedding::Input;
+use crate::encoder::{Lane, Work};
 use crate::error::{Error, Kind, Result};
 use crate::models::Model;
 use crate::page::Mark;
@@ -165,8 +167,8 @@ impl Service {
         told(outcome.map_err(|error| named_at("collection", error))?)
     }
 
-    /// Embeds what needs it, all at once. An item that is wrong is refused alone; one that met an overload fails the call,
-    /// since sending it again will do.
+    /// Embeds what needs it, all at once. An item that is wrong is refused alone; one that met an overload or came too
+    /// late fails the call, since sending it again will do.
     async fn prepare(
         &self,
         info: &CollectionInfo,
@@ -174,6 +176,11 @@ impl Service {
     ) -> Result<Vec<Result<Prepared>>> {
         let keep_source = info.spec.keep_source;
         let model = self.encoders_of(info);
+        let work = Work::here(Lane::Bulk);
+        let work = match &model {
+            Ok(model) => model.admit_batch(&modalities(&puts), work)?,
+            Err(_) => work,
+        };
         let mut running = JoinSet::new();
         let mut prepared: Vec<Option<Result<Prepared>>> = Vec::new();
         prepared.resize_with(puts.len(), || None);
@@ -181,7 +188,8 @@ impl Service {
             match put {
                 Ok(put) => {
                     let model = model.clone();
-                    running.spawn(async move { (place, make(put, model, keep_source).await) });
+                    let made = make(put, (model, work), keep_source);
+                    running.spawn(deadline::inherited(async move { (place, made.await) }));
                 }
                 Err(error) => prepared[place] = Some(Err(error)),
             }
@@ -189,7 +197,7 @@ impl Service {
         while let Some(done) = running.join_next().await {
             let (place, outcome) = done.map_err(|_| Error::internal("an item ended early"))?;
             if let Err(error) = &outcome
-                && matches!(error.kind(), Kind::Overloaded | Kind::Unavailable)
+                && matches!(error.kind(), Kind::Overloaded | Kind::Unavailable | Kind::Deadline)
             {
                 return Err(error.clone());
             }
@@ -322,17 +330,31 @@ fn told(outcome: PutOutcome) -> Result<(Vec<Result<ItemWritten>>, u64)> {
     Ok((aligned.collect(), outcome.generation))
 }
 
-async fn make(put: ItemPut, model: Result<Arc<Model>>, keep_source: bool) -> Result<Prepared> {
+/// The kinds of inputs that have to be embedded.
+fn modalities(puts: &[Result<ItemPut>]) -> Vec<diptych_model::Modality> {
+    let of = |put: &ItemPut| match put.content {
+        Content::Image(_) => Some(diptych_model::Modality::Image),
+        Content::Text { .. } => Some(diptych_model::Modality::Text),
+        Content::Vectors { .. } => None,
+    };
+    puts.iter().flatten().filter_map(of).collect()
+}
+
+async fn make(
+    put: ItemPut,
+    (model, work): (Result<Arc<Model>>, Work),
+    keep_source: bool,
+) -> Result<Prepared> {
     let ItemPut { id, content, group, metadata, expected_version } = put;
     let (modality, source, vectors, truncation) = match content {
         Content::Vectors { modality, vectors } => (modality, None, vectors, None),
         Content::Image(image) => {
-            let (vectors, cut) = embed(model?, Input::Image(image.clone())).await?;
+            let (vectors, cut) = embed(model?, Input::Image(image.clone()), work).await?;
             (Modality::Image, keep_source.then(|| image.into()), vectors, cut)
         }
         Content::Text { text, truncate } => {
             let source = keep_source.then(|| text.clone().into_bytes());
-            let (vectors, cut) = embed(model?, Input::Text { text, truncate }).await?;
+            let (vectors, cut) = embed(model?, Input::Text { text, truncate }, work).await?;
             (Modality::Text, source, vectors, cut)
         }
     };
@@ -340,12 +362,16 @@ async fn make(put: ItemPut, model: Result<Arc<Model>>, keep_source: bool) -> Res
     Ok((item, truncation))
 }
 
-async fn embed(model: Arc<Model>, input: Input) -> Result<(Vectors, Option<(usize, usize)>)> {
+async fn embed(
+    model: Arc<Model>,
+    input: Input,
+    work: Work,
+) -> Result<(Vectors, Option<(usize, usize)>)> {
     let total = match &input {
         Input::Text { text, .. } => text.len(),
         Input::Image(_) => 0,
     };
-    let embedded = model.embed(input).await?;
+    let embedded = model.embed(input, work).await?;
     let vectors =
         Vectors { shared: Some(embedded.vectors.shared), exclusive: embedded.vectors.exclusive };
     Ok((vectors, embedded.used_bytes.map(|used| (used, total))))

@@ -7,13 +7,16 @@
 //! | [`grpc`] | the wire: field checks, one file per service, errors to statuses |
 //! | [`service`] | what use cases share; [`embedding`], [`retrieval`], [`items`], [`collections`], [`aliases`], [`snapshots`], [`reembed`], [`compaction`] are they |
 //! | [`operations`] | work that outlives a call: progress, outcome, cancelling, waiting |
-//! | [`encoder`] | one thread and queue per tower behind an async handle |
+//! | [`encoder`] | one thread and queue per tower behind an async handle: admission, lanes, batches, cache |
+//! | [`overload`] | how many calls of a method are let in when more come than can be answered |
 //! | [`models`] | bundles by digest |
 //! | [`hub`], [`pull`] | checkpoints of a Hugging Face hub: `--bundle hf:...`, and the command `pull` |
 //! | [`page`], `reply`, `requests`, `gates` | page tokens, the size of replies, repeated requests, when writes wait |
 //! | [`sample`] | the built-in bundle and collection |
+//! | [`listen`], [`limits`], [`deadline`] | connections within limits; what the transport takes; the deadline of the call that runs |
+//! | [`probe`] | a golden input through a bundle's queues, now and then |
 //! | [`ops`] | /livez and /readyz |
-//! | [`telemetry`] | logs |
+//! | [`telemetry`], [`timings`] | logs; where the time of one search went |
 //! | [`bench_index`] | the command `bench-index`: graphs measured on a file of vectors |
 
 pub mod aliases;
@@ -22,6 +25,7 @@ pub mod bench_index;
 pub mod collections;
 pub mod compaction;
 pub mod config;
+pub mod deadline;
 pub mod embedding;
 pub mod encoder;
 pub mod error;
@@ -30,11 +34,15 @@ mod gates;
 pub mod grpc;
 pub mod hub;
 pub mod items;
+pub mod limits;
+pub mod listen;
 pub mod models;
 pub mod operations;
 pub mod ops;
+pub mod overload;
 pub mod page;
 mod probability;
+pub mod probe;
 pub mod pull;
 pub mod recall;
 pub mod reembed;
@@ -45,3 +53,4 @@ pub mod sample;
 pub mod service;
 pub mod snapshots;
 pub mod telemetry;
+pub mod timings;

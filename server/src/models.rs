@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -15,8 +16,9 @@ use diptych_index::{Modality, Space};
 use diptych_model::{Bundle, Calibration, Encoder};
 use diptych_proto::v1::ErrorReason;
 
-use crate::encoder::{EncoderHandle, EncoderSettings};
+use crate::encoder::{Decoders, EncoderHandle, EncoderSettings};
 use crate::error::{Error, Kind, Result};
+use crate::probe::Probe;
 
 /// Loaded bundles.
 #[derive(Debug)]
@@ -31,19 +33,25 @@ pub struct Models {
 pub struct Model {
     handle: EncoderHandle,
     calibration: Option<Calibration>,
+    probe: Probe,
     /// The files, to be kept with the first collection that is made with them; `None` for what was loaded from there.
     files: Option<Bundle>,
 }
 
 impl Model {
-    /// Verifies a bundle and starts its encoders.
+    /// Verifies a bundle and starts its encoders, for pictures that `decoders` prepare.
     ///
     /// # Errors
     /// What is wrong with the bundle; a thread that the system refuses.
-    pub fn start(bundle: Bundle, settings: EncoderSettings) -> anyhow::Result<Self> {
+    pub fn start(
+        bundle: Bundle,
+        settings: EncoderSettings,
+        decoders: &Arc<Decoders>,
+    ) -> anyhow::Result<Self> {
         let encoder = Arc::new(Encoder::open(&bundle)?);
-        let handle = EncoderHandle::start(encoder, settings)?;
-        Ok(Self { handle, calibration: calibration(&bundle), files: Some(bundle) })
+        let probe = Probe::new(&bundle, &encoder, &settings)?;
+        let handle = EncoderHandle::start(encoder, settings, decoders)?;
+        Ok(Self { handle, calibration: calibration(&bundle), probe, files: Some(bundle) })
     }
 
     /// The encoders.
@@ -54,6 +62,14 @@ impl Model {
     /// The verified encoder, for what is known without computing.
     pub fn encoder(&self) -> &Arc<Encoder> {
         self.handle.encoder()
+    }
+
+    /// Sends a golden input of every modality through the queues, as a caller's would go.
+    ///
+    /// # Errors
+    /// A sentence that says which encoder does not answer, or not as it did when the bundle was opened.
+    pub async fn self_test(&self, patience: Duration) -> Result<(), String> {
+        self.probe.try_on(&self.handle, patience).await
     }
 
     /// Digest of what determines vectors.
@@ -222,9 +238,10 @@ impl Models {
     fn open_kept(&self, digest: &str, settings: EncoderSettings) -> anyhow::Result<Model> {
         let folder = self.place(digest)?;
         let bundle = Bundle::open(&folder)?;
+        let decoders = self.default.handle.decoders();
         let found = bundle.embedding_digest();
         anyhow::ensure!(found == digest, "{} holds the bundle {found}", folder.display());
-        Ok(Model { files: None, ..Model::start(bundle, settings)? })
+        Ok(Model { files: None, ..Model::start(bundle, settings, decoders)? })
     }
 
     fn add(&self, model: Model) {
@@ -252,13 +269,17 @@ mod tests {
     use super::*;
     use crate::config::{Config, Flags};
 
+    fn decoders() -> Arc<Decoders> {
+        Arc::new(Decoders::start(1, 1 << 30).unwrap())
+    }
+
     fn settings() -> EncoderSettings {
         Config::resolve(&Flags::default(), std::iter::empty()).unwrap().encoder
     }
 
     /// Models in `folder` with the tiny bundle of `seed` as the default.
     fn models(folder: &tempfile::TempDir, seed: u64) -> Arc<Models> {
-        let model = Model::start(tiny_bundle(seed).unwrap(), settings()).unwrap();
+        let model = Model::start(tiny_bundle(seed).unwrap(), settings(), &decoders()).unwrap();
         Arc::new(Models::new(folder.path().join("bundles"), model))
     }
 

@@ -253,8 +253,11 @@ impl Service {
         self.admit()?;
         let operation = self.operations.find(name)?;
         let mut outcome = operation.outcome.subscribe();
-        // Both ways out are fine: it has ended, or it is told as it is.
-        drop(tokio::time::timeout(time, outcome.wait_for(Option::is_some)).await);
+        // All ways out are fine: it has ended, or it is told as it is.
+        tokio::select! {
+            _ = tokio::time::timeout(time, outcome.wait_for(Option::is_some)) => {}
+            () = self.winding_down.cancelled() => {}
+        }
         Ok(operation.view())
     }
 }

@@ -1,6 +1,7 @@
 //! Use case: search. Terms become vectors, the index answers, the hits are filled from the store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use diptych_index::{
@@ -9,11 +10,14 @@ use diptych_index::{
 };
 use diptych_proto::v1::ErrorReason;
 
+use crate::deadline;
 use crate::embedding::Input;
+use crate::encoder::{Lane, Work};
 use crate::error::{Error, Result};
 use crate::page::{Mark, expired};
 use crate::probability::Scale;
 use crate::service::{DEFAULT_SEARCH_LIMIT, Service, named_at};
+use crate::timings::{EmbedTimings, Timings};
 
 /// Most terms of a query.
 pub const MAX_TERMS: usize = 16;
@@ -79,6 +83,10 @@ pub struct Question {
     pub source: bool,
     /// Paths of the terms in messages: the plain searches have one term and call it by its own name.
     pub plain: bool,
+    /// When it was received.
+    pub received: Instant,
+    /// Tell where the time went.
+    pub with_timings: bool,
 }
 
 /// One answer, filled.
@@ -111,6 +119,17 @@ pub struct Answer {
     pub pages: Pages,
     /// Bytes used and total of the first text that was cut.
     pub truncation: Option<(usize, usize)>,
+    /// Where the time went, when asked for.
+    pub timings: Option<Timings>,
+}
+
+/// What is known of a question's inputs once they are embedded.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs {
+    /// Bytes used and total of the first text that was cut.
+    pub(crate) truncation: Option<(usize, usize)>,
+    /// What it took, summed.
+    pub(crate) timings: EmbedTimings,
 }
 
 impl Service {
@@ -133,14 +152,22 @@ impl Service {
         let (first, seen) = (page.is_none(), page.as_ref().map_or(0, |mark| mark.seen));
         let scale = self.scale(&collection, &question);
         let pin = self.pin(&collection, page.as_ref()).await?;
-        let (mut query, truncation) = self.query(&collection, &mut question, k).await?;
+        let mut timings = Timings::checked(question.received);
+        let (mut query, inputs) = self.query(&collection, &mut question, k).await?;
+        timings.embed = inputs.timings;
         (query.resume, query.pin) = (page.map(resume).transpose()?, pin);
+        deadline::check()?;
+        let began = Instant::now();
         let reply = diptych_index::search(&*self.engine, &collection.spec.name, &query).await;
         let mut reply = reply.map_err(|error| named_at("collection", error))?;
+        timings.search = began.elapsed();
         self.gauge(&collection, &query, &reply);
+        deadline::check()?;
         let found = reply.hits.len();
         let parts = (question.target, question.source);
+        let began = Instant::now();
         let hits = self.fill(&collection, &mut reply.hits, (parts, scale.as_ref())).await?;
+        timings.fill = began.elapsed();
         self.same(&collection).await?;
         let more = reply.more || reply.hits.len() < found;
         let held = self.hold(&collection, query.pin.as_ref(), (first, more)).await?;
@@ -160,7 +187,8 @@ impl Service {
             embedding_digest: collection.spec.embedding_digest.unwrap_or_default(),
             cut: reply.cut,
             pages: if held.is_some() { Pages::Pinned } else { Pages::BestEffort },
-            truncation,
+            truncation: inputs.truncation,
+            timings: question.with_timings.then_some(timings),
         })
     }
 
@@ -189,15 +217,15 @@ impl Service {
         Ok(held.then_some(pin))
     }
 
-    /// The question as the index takes it, its terms embedded, and what was cut of the first text that was too long.
+    /// The question as the index takes it, its terms embedded.
     pub(crate) async fn query(
         &self,
         collection: &CollectionInfo,
         question: &mut Question,
         k: usize,
-    ) -> Result<(SearchQuery, Option<(usize, usize)>)> {
+    ) -> Result<(SearchQuery, Inputs)> {
         self.check_prefix(collection, question)?;
-        let (terms, truncation) = self.resolve(collection, question).await?;
+        let (terms, inputs) = self.resolve(collection, question).await?;
         let query = SearchQuery {
             filter: question.filter.take().map(Arc::new),
             min_score: question.min_score,
@@ -208,7 +236,7 @@ impl Service {
             prefix_dims: usize::try_from(question.prefix_dims).unwrap_or(usize::MAX),
             ..SearchQuery::new(question.target, terms, k)
         };
-        Ok((query, truncation))
+        Ok((query, inputs))
     }
 
     /// Prefixes of a bundle's vectors work alone where it was trained so. What bare vectors are good for, their owner knows; the
@@ -231,15 +259,15 @@ impl Service {
         Ok(())
     }
 
-    /// Vectors of the terms, in their order, and what was cut of the first text that was too long.
+    /// Vectors of the terms, in their order.
     async fn resolve(
         &self,
         collection: &CollectionInfo,
         question: &mut Question,
-    ) -> Result<(Vec<Term>, Option<(usize, usize)>)> {
+    ) -> Result<(Vec<Term>, Inputs)> {
         let asked = std::mem::take(&mut question.terms);
         let mut terms = Vec::with_capacity(asked.len());
-        let mut truncation = None;
+        let mut inputs = Inputs::default();
         for (place, QueryTerm { source, weight, space }) in asked.into_iter().enumerate() {
             let input = match source {
                 QuerySource::Vector(vector) => {
@@ -254,14 +282,15 @@ impl Service {
                 QuerySource::Image(image) => Input::Image(image),
                 QuerySource::Text(text) => Input::Text { text, truncate: question.truncate },
             };
-            let (source, cut) =
+            let (source, cut, timings) =
                 self.embed_term(collection, input, space).await.map_err(|error| {
                     if question.plain { error } else { error.inside(&format!("terms[{place}]")) }
                 })?;
-            truncation = truncation.or(cut);
+            inputs.truncation = inputs.truncation.or(cut);
+            inputs.timings.add(&timings);
             terms.push(Term { source, weight, space });
         }
-        Ok((terms, truncation))
+        Ok((terms, inputs))
     }
 
     async fn embed_term(
@@ -269,13 +298,13 @@ impl Service {
         collection: &CollectionInfo,
         input: Input,
         space: Space,
-    ) -> Result<(TermSource, Option<(usize, usize)>)> {
+    ) -> Result<(TermSource, Option<(usize, usize)>, EmbedTimings)> {
         let model = self.encoders_of(collection)?;
         let (modality, bytes) = match &input {
             Input::Image(_) => (Modality::Image, 0),
             Input::Text { text, .. } => (Modality::Text, text.len()),
         };
-        let embedded = model.embed(input).await?;
+        let embedded = model.embed(input, Work::here(Lane::Interactive)).await?;
         let vector = match space {
             Space::Shared => embedded.vectors.shared,
             Space::Exclusive => embedded.vectors.exclusive.ok_or_else(|| {
@@ -284,7 +313,7 @@ impl Service {
             })?,
         };
         let cut = embedded.used_bytes.map(|used| (used, bytes));
-        Ok((TermSource::Vector { vector, modality: Some(modality) }, cut))
+        Ok((TermSource::Vector { vector, modality: Some(modality) }, cut, embedded.timings))
     }
 
     /// Reads the hits' items, all at once. An item that was deleted, or put as the other modality, between search and read is

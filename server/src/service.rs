@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use diptych_index::{CollectionInfo, Engine};
 use diptych_proto::v1::ErrorReason;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::collections::NAME_MAX_BYTES;
 use crate::error::{Error, Kind, Result};
@@ -66,6 +67,8 @@ pub struct Service {
     pub(crate) reembeds: Reembeds,
     pub(crate) gates: Gates,
     pub(crate) started: SystemTime,
+    /// Cancelled when the server begins to go down: what waits for more to come, waits no longer.
+    pub(crate) winding_down: CancellationToken,
     door: AtomicU8,
 }
 
@@ -90,6 +93,7 @@ impl Service {
             reembeds: Reembeds::default(),
             gates: Gates::default(),
             started: SystemTime::now(),
+            winding_down: CancellationToken::new(),
             door: AtomicU8::new(STARTING),
         }
     }
@@ -111,6 +115,11 @@ impl Service {
         self.door.store(door, Ordering::Release);
     }
 
+    /// Ends what waits for more to come: streams of inputs, waits for operations. Calls are still let in.
+    pub fn wind_down(&self) {
+        self.winding_down.cancel();
+    }
+
     /// Whether callers are let in.
     pub fn is_ready(&self) -> bool {
         self.door.load(Ordering::Acquire) == OPEN
@@ -124,7 +133,7 @@ impl Service {
         match self.door.load(Ordering::Acquire) {
             OPEN => Ok(()),
             STARTING => Err(starting()),
-            _ => Err(away(ErrorReason::Draining, "the server is going down; ask another one")),
+            _ => Err(draining()),
         }
     }
 
@@ -227,6 +236,11 @@ pub(crate) fn starting() -> Error {
     away(ErrorReason::Starting, "the server is starting; try again shortly")
 }
 
+/// Refuses a call while the server goes down.
+pub(crate) fn draining() -> Error {
+    away(ErrorReason::Draining, "the server is going down; ask another one")
+}
+
 fn away(reason: ErrorReason, message: &str) -> Error {
     Error::new(Kind::Unavailable, reason, message).retry_after(Duration::from_secs(1))
 }
@@ -253,7 +267,8 @@ mod tests {
         let settings = EmbeddedConfig::new(folder.path().join("store"));
         let engine = Arc::new(EmbeddedEngine::open(&settings).unwrap());
         let bundle = diptych_model::testing::tiny_bundle(7).unwrap();
-        let model = Model::start(bundle, config.encoder).unwrap();
+        let decoders = Arc::new(crate::encoder::Decoders::start(1, config.decode_bytes).unwrap());
+        let model = Model::start(bundle, config.encoder, &decoders).unwrap();
         let models = Arc::new(Models::new(folder.path().join("bundles"), model));
         let key = PageKey::new(*b"0123456789abcdef");
         let service = Service::new(Arc::clone(&engine) as _, models, config.limits, key);

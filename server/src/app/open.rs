@@ -8,6 +8,8 @@ use diptych_index::{EmbeddedConfig, EmbeddedEngine, Engine as _};
 use diptych_model::Bundle;
 
 use crate::config::{BundleSource, Config};
+use crate::encoder::Decoders;
+use crate::grpc;
 use crate::models::{Model, Models};
 use crate::page::PageKey;
 use crate::sample;
@@ -38,6 +40,9 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
     .await??;
     let (engine, models) = (Arc::new(engine), Arc::new(models));
     load_kept(config, &engine, &models).await?;
+    let queues = models.all().iter().map(|model| model.encoders().queue_bytes()).sum();
+    let mib = config.embedding_bytes(grpc::uncounted_bytes(config), queues) >> 20;
+    tracing::info!(mib, "requests and pictures under way take at most so much memory");
     let key = config.page_key.clone().unwrap_or_else(random_key);
     let service = Service::new(
         Arc::clone(&engine) as _,
@@ -51,10 +56,11 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
 
 /// The default bundle, and those beside it.
 fn served_models(config: &Config) -> Result<(Model, Vec<Model>)> {
+    let decoders = Arc::new(Decoders::start(config.threads, config.decode_bytes)?);
     let start = |source: &BundleSource| -> Result<Model> {
         let folder = source.folder(&config.hub)?;
         let bundle = Bundle::open(&folder).with_context(|| refused(&folder))?;
-        Model::start(bundle, config.encoder).with_context(|| refused(&folder))
+        Model::start(bundle, config.encoder, &decoders).with_context(|| refused(&folder))
     };
     if let [first, further @ ..] = config.bundles.as_slice() {
         let further = further.iter().map(start);
@@ -62,7 +68,8 @@ fn served_models(config: &Config) -> Result<(Model, Vec<Model>)> {
     }
     let bundle =
         sample::bundle().context("the built-in bundle is damaged; build the program anew")?;
-    Ok((Model::start(bundle, config.encoder).context("the built-in bundle")?, Vec::new()))
+    let model = Model::start(bundle, config.encoder, &decoders).context("the built-in bundle")?;
+    Ok((model, Vec::new()))
 }
 
 fn refused(folder: &Path) -> String {

@@ -80,15 +80,33 @@ pub struct Flags {
     #[arg(long, env = "DIPTYCH_PAGE_SIZE", value_name = "ENTRIES")]
     pub page_size: Option<String>,
 
+    /// Most bytes of requests under way, over all calls; a call beyond is refused before it is read [built-in: 256MiB].
+    #[arg(long, env = "DIPTYCH_RECEIVE_BYTES", value_name = "SIZE")]
+    pub receive_bytes: Option<String>,
+    /// Most memory that pictures are decoded in together, 12 bytes a pixel and 4MiB each; the others wait [built-in: 512MiB, or
+    /// 32MiB a thread, or what the largest picture takes, whichever is most].
+    #[arg(long, env = "DIPTYCH_DECODE_BYTES", value_name = "SIZE")]
+    pub decode_bytes: Option<String>,
     /// Inputs that may be under way in an encoder, those that wait included; one more is refused [built-in: 512].
     #[arg(long, env = "DIPTYCH_QUEUE_ITEMS", value_name = "ITEMS")]
     pub queue_items: Option<String>,
+    /// Longest time that an input may have to wait for its encoder, as far as can be told when it comes; one that would wait
+    /// longer is refused at once [built-in: 1s].
+    #[arg(long, env = "DIPTYCH_QUEUE_WAIT", value_name = "TIME")]
+    pub queue_wait: Option<String>,
     /// Most pictures that are encoded in one batch [built-in: 8].
     #[arg(long, env = "DIPTYCH_ENCODE_IMAGES", value_name = "ITEMS")]
     pub encode_images: Option<String>,
     /// Most texts that are encoded in one batch [built-in: 64].
     #[arg(long, env = "DIPTYCH_ENCODE_TEXTS", value_name = "ITEMS")]
     pub encode_texts: Option<String>,
+    /// Most token ids of the texts of one batch, each text padded [built-in: 4096].
+    #[arg(long, env = "DIPTYCH_ENCODE_IDS", value_name = "IDS")]
+    pub encode_ids: Option<String>,
+    /// Bytes of vectors kept of inputs that were asked for of late, so that they are not encoded again; for each bundle; 0 for
+    /// none [built-in: 64MiB].
+    #[arg(long, env = "DIPTYCH_CACHE_BYTES", value_name = "SIZE")]
+    pub cache_bytes: Option<String>,
     /// Threads of each kind of computing: networks, decoding, scans [built-in: one per core].
     #[arg(long, env = "DIPTYCH_THREADS", value_name = "THREADS")]
     pub threads: Option<String>,
@@ -99,10 +117,64 @@ pub struct Flags {
     /// Newest items of one kind up from which a graph is built; fewer are scanned, which is exact [built-in: 20000].
     #[arg(long, env = "DIPTYCH_EXACT_BELOW", value_name = "ITEMS")]
     pub exact_below: Option<String>,
-    /// Longest time for one call; a caller's shorter deadline wins [built-in: 30s].
+    /// Longest time for a call with one reply; a caller's shorter deadline wins [built-in: 30s].
     #[arg(long, env = "DIPTYCH_TIMEOUT", value_name = "TIME")]
     pub timeout: Option<String>,
-    /// Longest time to finish running calls after SIGTERM or SIGINT [built-in: 20s].
+    /// Longest time for a call that streams; a caller's shorter deadline wins [built-in: 1h].
+    #[arg(long, env = "DIPTYCH_STREAM_TIMEOUT", value_name = "TIME")]
+    pub stream_timeout: Option<String>,
+    /// Times of methods that differ, as Search=5s,EmbedStream=10m [built-in: none].
+    #[arg(long, env = "DIPTYCH_METHOD_TIMEOUTS", value_name = "LIST")]
+    pub method_timeouts: Option<String>,
+    /// Calls at once of one caller, told by the address (of IPv6 the first 64 bits); one more is refused [built-in:
+    /// 512].
+    #[arg(long, env = "DIPTYCH_CALLS_PER_CALLER", value_name = "CALLS")]
+    pub calls_per_caller: Option<String>,
+    /// Calls of one method that may be under way at once, however long they take, before any is refused because more come than
+    /// can be answered [built-in: 40].
+    #[arg(long, env = "DIPTYCH_BURST_CALLS", value_name = "CALLS")]
+    pub burst_calls: Option<String>,
+    /// Longest time that the calls of one method under way may take together before those that come are refused, as long as
+    /// more come than can be answered [built-in: 250ms].
+    #[arg(long, env = "DIPTYCH_BURST_WAIT", value_name = "TIME")]
+    pub burst_wait: Option<String>,
+    /// Connections at once; one more is closed at once [built-in: 1024].
+    #[arg(long, env = "DIPTYCH_MAX_CONNECTIONS", value_name = "CONNECTIONS")]
+    pub max_connections: Option<String>,
+    /// Calls at once on one HTTP/2 connection [built-in: 200].
+    #[arg(long, env = "DIPTYCH_STREAMS_PER_CONNECTION", value_name = "STREAMS")]
+    pub streams_per_connection: Option<String>,
+    /// Longest time from connecting to the first frame [built-in: 5s].
+    #[arg(long, env = "DIPTYCH_HANDSHAKE_TIMEOUT", value_name = "TIME")]
+    pub handshake_timeout: Option<String>,
+    /// Most bytes of a call's headers [built-in: 16KiB].
+    #[arg(long, env = "DIPTYCH_HEADER_BYTES", value_name = "SIZE")]
+    pub header_bytes: Option<String>,
+    /// Streams of a connection that its peer's errors may make the server reset, before it is closed [built-in: 1024].
+    #[arg(long, env = "DIPTYCH_LOCAL_RESETS", value_name = "STREAMS")]
+    pub local_resets: Option<String>,
+    /// Streams of a connection that its peer may reset before the server came to them, before it is closed [built-in:
+    /// 100].
+    #[arg(long, env = "DIPTYCH_PENDING_RESETS", value_name = "STREAMS")]
+    pub pending_resets: Option<String>,
+    /// Silence after which a connection's peer is asked whether it lives [built-in: 30s].
+    #[arg(long, env = "DIPTYCH_KEEPALIVE_INTERVAL", value_name = "TIME")]
+    pub keepalive_interval: Option<String>,
+    /// Longest time for the peer to say so, before its connection is closed [built-in: 10s].
+    #[arg(long, env = "DIPTYCH_KEEPALIVE_TIMEOUT", value_name = "TIME")]
+    pub keepalive_timeout: Option<String>,
+    /// Time that a connection is used, give or take a tenth; then its peer is asked to make another, and calls go on
+    /// [built-in: 5m].
+    #[arg(long, env = "DIPTYCH_CONNECTION_AGE", value_name = "TIME")]
+    pub connection_age: Option<String>,
+    /// Between two self-tests of every bundle, each a golden input through its queue [built-in: 30s].
+    #[arg(long, env = "DIPTYCH_SELF_TEST_INTERVAL", value_name = "TIME")]
+    pub self_test_interval: Option<String>,
+    /// Time from NOT_SERVING to the end of taking calls after SIGTERM or SIGINT, for load balancers to hear of it
+    /// [built-in: 0ms].
+    #[arg(long, env = "DIPTYCH_DRAIN_DELAY", value_name = "TIME")]
+    pub drain_delay: Option<String>,
+    /// Longest time to finish running calls after that [built-in: 20s].
     #[arg(long, env = "DIPTYCH_DRAIN", value_name = "TIME")]
     pub drain: Option<String>,
 
@@ -150,7 +222,7 @@ impl Flags {
     }
 
     /// The values that are no paths, by key.
-    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 21] {
+    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 42] {
         [
             ("listen", &self.listen),
             ("ops_listen", &self.ops_listen),
@@ -165,13 +237,34 @@ impl Flags {
             ("batch_items", &self.batch_items),
             ("search_limit", &self.search_limit),
             ("page_size", &self.page_size),
+            ("receive_bytes", &self.receive_bytes),
+            ("decode_bytes", &self.decode_bytes),
             ("queue_items", &self.queue_items),
+            ("queue_wait", &self.queue_wait),
             ("encode_images", &self.encode_images),
             ("encode_texts", &self.encode_texts),
+            ("encode_ids", &self.encode_ids),
+            ("cache_bytes", &self.cache_bytes),
             ("threads", &self.threads),
             ("recall_share", &self.recall_share),
             ("exact_below", &self.exact_below),
             ("timeout", &self.timeout),
+            ("stream_timeout", &self.stream_timeout),
+            ("method_timeouts", &self.method_timeouts),
+            ("calls_per_caller", &self.calls_per_caller),
+            ("burst_calls", &self.burst_calls),
+            ("burst_wait", &self.burst_wait),
+            ("max_connections", &self.max_connections),
+            ("streams_per_connection", &self.streams_per_connection),
+            ("handshake_timeout", &self.handshake_timeout),
+            ("header_bytes", &self.header_bytes),
+            ("local_resets", &self.local_resets),
+            ("pending_resets", &self.pending_resets),
+            ("keepalive_interval", &self.keepalive_interval),
+            ("keepalive_timeout", &self.keepalive_timeout),
+            ("connection_age", &self.connection_age),
+            ("self_test_interval", &self.self_test_interval),
+            ("drain_delay", &self.drain_delay),
             ("drain", &self.drain),
         ]
     }

@@ -12,8 +12,10 @@ use clap::ValueEnum as _;
 
 use super::bundle::{BundleSource, split};
 use super::flags::{Flags, Key};
+use super::names::nearest;
 use super::unit::{bytes, duration, show_bytes, show_duration};
 use super::{LogFormat, file};
+use crate::limits::method_names;
 
 /// The least bytes of a page key.
 const PAGE_KEY_BYTES: usize = 16;
@@ -87,6 +89,37 @@ impl<'a> Reader<'a> {
         let expected = format!("a time with its unit from {least} to {most}, such as {example}");
         self.read(key, &expected, |text| duration(text).filter(|time| range.contains(time)))
             .unwrap_or(default)
+    }
+
+    /// Times by method, as `Search=5s,EmbedText=10s`.
+    pub(super) fn method_times(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+    ) -> BTreeMap<String, Duration> {
+        let known = method_names();
+        let Some(Given { text, place }) = self.given.get(key) else { return BTreeMap::new() };
+        let mut times = BTreeMap::new();
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let read = pair.split_once('=').map(|(name, time)| (name.trim(), duration(time)));
+            match read {
+                Some((name, Some(time))) if range.contains(&time) && known.contains(name) => {
+                    times.insert(name.to_owned(), time);
+                }
+                Some((name, Some(_))) if !known.contains(name) => {
+                    let hint = nearest(name, known.iter().copied());
+                    self.faults.push(format!("{key} ({place}): there is no method {name}{hint}"));
+                }
+                _ => {
+                    let (least, most) =
+                        (show_duration(*range.start()), show_duration(*range.end()));
+                    self.faults.push(format!(
+                        "{key} has {pair:?} ({place}), must be METHOD=TIME with a time from {least} to {most}, such as Search=5s"
+                    ));
+                }
+            }
+        }
+        times
     }
 
     pub(super) fn switch(&mut self, key: &str, default: bool) -> bool {

@@ -36,7 +36,7 @@ fn built_in_values_stand_without_anything() {
     assert_eq!(config.data_dir, PathBuf::from("diptych-data"));
     assert!(config.sample && config.bundles.is_empty());
     assert_eq!(config.limits.message_bytes, 16 << 20);
-    assert_eq!(config.timeout, Duration::from_secs(30));
+    assert_eq!(config.calls.timeout, Duration::from_secs(30));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_built_in() {
     let config = resolve(&flags(&["--config", &path, "--listen", "127.0.0.1:7003"])).unwrap();
     assert_eq!(config.listen.port(), 7003);
     assert_eq!(config.ops_listen.port(), 7002);
-    assert_eq!(config.drain, Duration::from_secs(3));
+    assert_eq!(config.drain.grace, Duration::from_secs(3));
     assert_eq!(config.limits.text_bytes, 8192);
 }
 
@@ -116,6 +116,31 @@ fn limits_that_exclude_each_other_are_refused() {
 }
 
 #[test]
+fn bounds_of_memory_hold_the_largest_of_what_they_bound() {
+    let told = refused(&["--receive-bytes", "1MiB", "--decode-bytes", "2MiB"]);
+    let rule = "receive_bytes is 1MiB, must be at least 16MiB to take a message of message_bytes";
+    assert!(told.contains(rule), "{told}");
+    assert!(told.contains("decode_bytes is 2MiB, must be at least 304194304"), "{told}");
+    assert!(told.contains("to decode a picture of image_pixels"), "{told}");
+    // What nobody asked for grows by itself.
+    let large = ["--image-pixels", "100000000", "--message-bytes", "512MiB", "--threads", "2"];
+    let config = resolve(&flags(&large)).unwrap();
+    assert_eq!(config.decode_bytes, 12 * 100_000_000 + (4 << 20));
+    assert_eq!(config.receive_bytes, 512 << 20);
+    let config = resolve(&flags(&["--threads", "64"])).unwrap();
+    assert_eq!(config.decode_bytes, 64 * (32 << 20));
+}
+
+#[test]
+fn the_memory_of_embedding_is_the_sum_of_its_bounds() {
+    let sizes = ["--receive-bytes", "100MiB", "--decode-bytes", "600MiB"];
+    let config = resolve(&flags(&sizes)).unwrap();
+    let mib = 1 << 20;
+    // Requests twice, pictures being decoded, small requests twice, and what waits for towers.
+    assert_eq!(config.embedding_bytes(24 * mib, 7 * mib), (200 + 600 + 48 + 7) * mib);
+}
+
+#[test]
 fn paths_that_cannot_be_right_are_refused() {
     let short = file("too short");
     let path = short.path().display().to_string();
@@ -161,6 +186,24 @@ fn several_bundles_are_given_by_flags_a_variable_or_the_file() {
 }
 
 #[test]
+fn methods_have_times_of_their_own_and_a_wrong_name_or_time_is_told() {
+    let config = resolve(&flags(&["--method-timeouts", "Search=5s, EmbedStream=10m"])).unwrap();
+    let second = Duration::from_secs(1);
+    let expected = [("EmbedStream".to_owned(), 600 * second), ("Search".to_owned(), 5 * second)];
+    assert_eq!(config.calls.methods, expected.into());
+    let again = resolve(&of_file(&file(&config.describe()))).unwrap();
+    assert_eq!(again.calls.methods, config.calls.methods);
+    let told = refused(&["--method-timeouts", "Serch=5s,EmbedText=soon,GetItem"]);
+    for part in [
+        "method_timeouts (--method-timeouts): there is no method Serch; did you mean Search?",
+        "method_timeouts has \"EmbedText=soon\" (--method-timeouts), must be METHOD=TIME",
+        "method_timeouts has \"GetItem\"",
+    ] {
+        assert!(told.contains(part), "{part} is not in: {told}");
+    }
+}
+
+#[test]
 fn what_is_printed_is_a_file_of_the_same_effect() {
     let key = file("0123456789abcdef");
     let path = key.path().display().to_string();
@@ -201,7 +244,17 @@ fn every_setting_is_a_flag_a_variable_and_a_key_and_its_help_tells_the_truth() {
         assert_eq!(key.variable, format!("DIPTYCH_{}", name.to_uppercase()));
         let flag = command.get_arguments().find(|flag| flag.get_id() == *name).unwrap();
         let help = flag.get_help().unwrap().to_string();
-        if !["bundle", "hf_token_file", "sample", "page_key_file", "threads"].contains(name) {
+        // What has no value, or follows the machine, is told in words.
+        let in_words = [
+            "bundle",
+            "hf_token_file",
+            "sample",
+            "page_key_file",
+            "decode_bytes",
+            "threads",
+            "method_timeouts",
+        ];
+        if !in_words.contains(name) {
             let value = value.clone().unwrap().replace('"', "");
             assert!(help.contains(&format!("[built-in: {value}]")), "{name}: {help}");
         }

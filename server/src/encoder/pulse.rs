@@ -1,4 +1,4 @@
-//! What a tower's thread tells about itself without being asked: that it lives, since when it computes, and what an input costs.
+//! What a tower's thread tells about itself without being asked: that it lives, and since when it computes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,13 +16,14 @@ pub(super) struct Pulse {
     epoch: Instant,
     /// When the running batch began, in milliseconds since `epoch` plus 1; or `IDLE`, `ENDED`.
     busy_since: AtomicU64,
-    /// Nanoseconds that an input took of late, in the middle.
-    cost_ns: AtomicU64,
+    /// When a batch last gave a vector, as `busy_since`; `IDLE` before the first.
+    succeeded_at: AtomicU64,
 }
 
 impl Pulse {
     pub(super) fn new() -> Self {
-        Self { epoch: Instant::now(), busy_since: AtomicU64::new(IDLE), cost_ns: AtomicU64::new(0) }
+        let unset = || AtomicU64::new(IDLE);
+        Self { epoch: Instant::now(), busy_since: unset(), succeeded_at: unset() }
     }
 
     /// Whether the thread lives and is not stuck.
@@ -30,28 +31,26 @@ impl Pulse {
         self.healthy_at(self.now())
     }
 
-    /// How long `inputs` will take, as far as the past tells.
-    pub(super) fn predict(&self, inputs: usize) -> Duration {
-        let cost = self.cost_ns.load(Ordering::Relaxed);
-        Duration::from_nanos(cost.saturating_mul(inputs as u64))
+    /// Notes that an input became a vector.
+    pub(super) fn succeeded(&self) {
+        self.succeeded_at.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Runs a batch of `inputs` and learns from the time it takes.
-    pub(super) fn beat<R>(&self, inputs: usize, batch: impl FnOnce() -> R) -> R {
+    /// Whether an input became a vector within the last `time`.
+    pub(super) fn succeeded_within(&self, time: Duration) -> bool {
+        match self.succeeded_at.load(Ordering::Relaxed) {
+            IDLE => false,
+            at => u128::from(self.now().saturating_sub(at)) <= time.as_millis(),
+        }
+    }
+
+    /// Runs a batch and tells how long it took.
+    pub(super) fn beat<R>(&self, batch: impl FnOnce() -> R) -> (R, Duration) {
         let began = Instant::now();
         self.busy_since.store(self.now(), Ordering::Relaxed);
         let outcome = batch();
         self.busy_since.store(IDLE, Ordering::Relaxed);
-        self.learn(began.elapsed().as_nanos() / inputs.max(1) as u128);
-        outcome
-    }
-
-    /// Moves a quarter of the way to the newest cost, so that one slow batch does not rule the prediction.
-    fn learn(&self, newest_ns: u128) {
-        let newest = u64::try_from(newest_ns).unwrap_or(u64::MAX);
-        let known = self.cost_ns.load(Ordering::Relaxed);
-        let learnt = if known == 0 { newest } else { known - known / 4 + newest / 4 };
-        self.cost_ns.store(learnt, Ordering::Relaxed);
+        (outcome, began.elapsed())
     }
 
     fn now(&self) -> u64 {
@@ -86,7 +85,7 @@ mod tests {
         let pulse = Pulse::new();
         let far = 1_000_000_000;
         assert!(pulse.healthy_at(far));
-        pulse.beat(1, || {
+        pulse.beat(|| {
             assert!(pulse.healthy());
             assert!(!pulse.healthy_at(far));
         });
@@ -94,19 +93,23 @@ mod tests {
     }
 
     #[test]
+    fn a_success_is_remembered_for_as_long_as_is_asked() {
+        let pulse = Pulse::new();
+        let hour = Duration::from_secs(3600);
+        assert!(!pulse.succeeded_within(hour));
+        pulse.succeeded();
+        assert!(pulse.succeeded_within(hour));
+        pulse.succeeded_at.store(1, Ordering::Relaxed);
+        while pulse.now() < 3 {
+            std::hint::spin_loop();
+        }
+        assert!(!pulse.succeeded_within(Duration::ZERO));
+    }
+
+    #[test]
     fn a_thread_that_ended_is_unhealthy() {
         let pulse = std::sync::Arc::new(Pulse::new());
         drop(EndMark(std::sync::Arc::clone(&pulse)));
         assert!(!pulse.healthy());
-    }
-
-    #[test]
-    fn the_prediction_follows_the_cost_without_jumping() {
-        let pulse = Pulse::new();
-        assert_eq!(pulse.predict(100), Duration::ZERO);
-        pulse.learn(1000);
-        assert_eq!(pulse.predict(100), Duration::from_micros(100));
-        pulse.learn(9000);
-        assert_eq!(pulse.predict(100), Duration::from_micros(300));
     }
 }

@@ -5,8 +5,15 @@ use std::task::Poll;
 
 use diptych_model::testing::tiny_bundle;
 
+use super::job::Input;
 use super::*;
 use crate::error::Kind;
+
+impl Input for f32 {
+    fn length(&self) -> usize {
+        1
+    }
+}
 
 /// The batches that a tower was given.
 type Seen = Arc<Mutex<Vec<Vec<f32>>>>;
@@ -23,7 +30,13 @@ fn held_tower(places: usize) -> (Tower<f32>, mpsc::Sender<()>, Seen) {
     let (go, wait) = mpsc::channel();
     let seen = Seen::default();
     let notes = Arc::clone(&seen);
-    let sizes = Sizes { places, batch: 8, preparing: 2 };
+    let sizes = Sizes {
+        places,
+        wait: Duration::from_secs(3600),
+        batch: Budget { inputs: 8, ids: usize::MAX },
+        by_length: false,
+        preparing: 2,
+    };
     let tower = Tower::start("test", sizes, move |batch: &[f32]| {
         notes.lock().unwrap().push(batch.to_vec());
         wait.recv().unwrap();
@@ -34,7 +47,9 @@ fn held_tower(places: usize) -> (Tower<f32>, mpsc::Sender<()>, Seen) {
 }
 
 async fn encode(tower: &Tower<f32>, input: f32) -> Result<Vectors> {
-    tower.encode(Lane::Interactive, tower.admit()?, input).await
+    let work = Work::here(Lane::Interactive);
+    let place = tower.admission().enter(work, 0).await?;
+    Ok(tower.encode(work, place, input).await?.vectors)
 }
 
 /// Lets the thread take up its first batch.
@@ -114,10 +129,11 @@ async fn who_finds_no_place_is_refused_at_once_with_a_time_to_wait() {
 #[tokio::test]
 async fn what_is_still_prepared_has_a_place_too() {
     let (tower, _go, _) = held_tower(1);
-    let place = tower.admit().unwrap();
-    assert_eq!(tower.admit().unwrap_err().kind(), Kind::Overloaded);
+    let enter = || tower.admission().enter(Work::here(Lane::Interactive), 0);
+    let place = enter().await.unwrap();
+    assert_eq!(enter().await.unwrap_err().kind(), Kind::Overloaded);
     drop(place);
-    assert!(tower.admit().is_ok());
+    assert!(enter().await.is_ok());
 }
 
 #[tokio::test]
@@ -159,7 +175,10 @@ async fn a_panic_fails_its_own_input_and_the_thread_goes_on() {
 #[tokio::test]
 async fn a_panic_while_preparing_fails_its_own_input() {
     let (tower, go, _) = held_tower(1);
-    let failed = tower.prepare(Lane::Interactive, || panic!("a bad file")).await.unwrap_err();
+    let failed = tower
+        .prepare::<f32>(Work::here(Lane::Interactive), || panic!("a bad file"))
+        .await
+        .unwrap_err();
     assert_eq!(failed.details().reason, ErrorReason::InferenceFailed);
     go.send(()).unwrap();
     assert_eq!(encode(&tower, 1.0).await.unwrap(), vectors(1.0));
@@ -168,14 +187,18 @@ async fn a_panic_while_preparing_fails_its_own_input() {
 fn handle() -> EncoderHandle {
     let settings = EncoderSettings {
         queue_items: 8,
+        queue_wait: Duration::from_secs(3600),
         batch_images: 4,
         batch_texts: 4,
-        decoders: 1,
+        batch_ids: 1024,
+        tokenizers: 1,
+        cache_bytes: 1 << 20,
         image_limits: ImageLimits::default(),
         text_bytes: 100,
     };
     let encoder = Encoder::open(&tiny_bundle(7).unwrap()).unwrap();
-    EncoderHandle::start(Arc::new(encoder), settings).unwrap()
+    let decoders = Arc::new(Decoders::start(1, 1 << 30).unwrap());
+    EncoderHandle::start(Arc::new(encoder), settings, &decoders).unwrap()
 }
 
 #[tokio::test]
@@ -183,23 +206,100 @@ async fn a_long_text_is_cut_only_when_asked_and_says_where() {
     let handle = handle();
     // Two bytes a letter, so that the limit would fall into the last one.
     let long = format!("x{}", "ä".repeat(60));
-    let refused = handle.text(&long, false).await.unwrap_err();
+    let work = Work::here(Lane::Standard);
+    let refused = handle.text(&long, false, work).await.unwrap_err();
     assert_eq!(refused.details().reason, ErrorReason::TextTooLong);
     assert_eq!(refused.details().metadata["limit"], "100");
     assert_eq!(refused.details().metadata["actual"], "121");
-    let cut = handle.text(&long, true).await.unwrap();
+    let cut = handle.text(&long, true, work).await.unwrap();
     assert_eq!(cut.used_bytes, Some(99));
-    let same = handle.text(&long[..99], false).await.unwrap();
+    let same = handle.text(&long[..99], false, work).await.unwrap();
     assert_eq!((same.used_bytes, same.vectors), (None, cut.vectors));
 }
 
 #[tokio::test]
 async fn what_is_no_picture_is_refused_by_field_and_the_next_one_is_embedded() {
     let handle = handle();
-    let refused = handle.image("no picture".into()).await.unwrap_err();
+    let refused = handle.image("no picture".into(), Work::here(Lane::Standard)).await.unwrap_err();
     assert_eq!(refused.details().reason, ErrorReason::ImageFormatUnsupported);
     assert_eq!(refused.details().violations[0].field, "image");
     let golden = tiny_bundle(7).unwrap().files()["golden/image-000.png"].to_vec();
-    assert_eq!(handle.image(golden.into()).await.unwrap().vectors.shared.len(), 32);
+    let work = Work::here(Lane::Standard);
+    assert_eq!(handle.image(golden.into(), work).await.unwrap().vectors.shared.len(), 32);
     assert!(handle.healthy());
+}
+
+#[tokio::test]
+async fn what_is_asked_again_needs_no_place() {
+    let handle = handle();
+    let work = Work::here(Lane::Interactive);
+    let first = handle.text("a red heart", false, work).await.unwrap();
+    let all = handle.texts.admission();
+    let mut places = Vec::new();
+    for _ in 0..8 {
+        places.push(all.enter(work, 0).await.unwrap());
+    }
+    assert_eq!(handle.text("a heart", false, work).await.unwrap_err().kind(), Kind::Overloaded);
+    assert_eq!(handle.text("a red heart", false, work).await.unwrap().vectors, first.vectors);
+}
+
+#[tokio::test]
+async fn who_runs_out_of_time_in_the_queue_is_told_so_and_not_computed() {
+    let (tower, go, seen) = held_tower(8);
+    let mut running = pin!(encode(&tower, 0.0));
+    begin(&mut running).await;
+    until_busy(&seen).await;
+    let work = Work {
+        until: Some(Instant::now() + Duration::from_millis(1)),
+        ..Work::here(Lane::Interactive)
+    };
+    let place = tower.admission().enter(work, 0).await.unwrap();
+    let mut late = pin!(tower.encode(work, place, 1.0));
+    begin(&mut late).await;
+    tokio::time::sleep_until(work.until.unwrap().into()).await;
+    go.send(()).unwrap();
+    running.await.unwrap();
+    assert_eq!(late.await.unwrap_err().kind(), Kind::Deadline);
+    go.send(()).unwrap();
+    assert_eq!(encode(&tower, 2.0).await.unwrap(), vectors(2.0));
+    assert_eq!(*seen.lock().unwrap(), [vec![0.0], vec![2.0]]);
+}
+
+#[tokio::test]
+async fn ten_thousand_callers_that_leave_leave_nothing_behind() {
+    let (tower, go, seen) = held_tower(20_000);
+    let mut running = pin!(encode(&tower, 0.0));
+    begin(&mut running).await;
+    until_busy(&seen).await;
+    for _ in 0..10_000 {
+        let mut left = pin!(encode(&tower, 1.0));
+        begin(&mut left).await;
+    }
+    go.send(()).unwrap();
+    running.await.unwrap();
+    go.send(()).unwrap();
+    assert_eq!(encode(&tower, 2.0).await.unwrap(), vectors(2.0));
+    assert_eq!(*seen.lock().unwrap(), [vec![0.0], vec![2.0]]);
+    assert!(tower.admission().load().iter().all(|lane| lane.inputs == 0));
+}
+
+#[tokio::test]
+async fn the_time_of_an_embedding_is_told_by_parts() {
+    let handle = handle();
+    let golden = tiny_bundle(7).unwrap().files()["golden/image-000.png"].to_vec();
+    let image = handle.image(golden.into(), Work::here(Lane::Standard)).await.unwrap().timings;
+    assert!(!image.decode.is_zero() && !image.resize.is_zero() && !image.encode.is_zero());
+    assert!(image.tokenize.is_zero());
+    let text = handle.text("a red heart", false, Work::here(Lane::Standard)).await.unwrap().timings;
+    assert!(!text.tokenize.is_zero() && !text.encode.is_zero());
+    assert!(text.decode.is_zero() && text.resize.is_zero());
+}
+
+#[test]
+fn what_waits_for_the_image_tower_is_bounded_by_its_places() {
+    let handle = handle();
+    let encoder = handle.encoder();
+    let side = u64::from(encoder.image_preprocessing().unwrap().size);
+    // 8 places for callers and 2 for work in the background, a byte for each channel of each pixel.
+    assert_eq!(handle.queue_bytes(), (8 + 2) * 3 * side * side);
 }

@@ -1,126 +1,113 @@
 //! One tower's queue and thread.
 //!
 //! Batches clock themselves: while one is computed the next one gathers, so that a lone input never waits and a crowd shares
-//! the work. Nothing waits without bound: an input has one of a fixed number of places from its admission to its answer, and
-//! who finds none is refused before anything is decoded. A caller that left is skipped; an input that fails is answered
-//! alone, and the thread goes on.
+//! the work. Nothing waits without bound: an input has a place from its admission to its answer, and who would wait too long is
+//! refused before anything is decoded. A caller that left is skipped; an input that fails is answered alone, and the thread
+//! goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diptych_model::Vectors;
 use diptych_proto::v1::ErrorReason;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
-use super::lanes::{Lane, Lanes};
+use super::admission::{Admission, Bounds, Place, Work};
+use super::cost::{CostTable, length_class};
+use super::job::{Encoded, Input, Job};
+use super::lanes::{Budget, Lane, Lanes};
 use super::pulse::{EndMark, Pulse};
+use crate::deadline::exceeded;
 use crate::error::{Error, Kind, Result};
-
-/// Least and most that a caller who found no place is told to wait.
-const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
-/// Bulk inputs under way in a tower: two small batches, so that the thread need not wait for the next one.
-const BULK_PLACES: usize = 16;
 
 /// How much a tower takes on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
     /// Inputs under way.
     pub(super) places: usize,
-    /// Inputs in one batch.
-    pub(super) batch: usize,
+    /// The longest predicted wait.
+    pub(super) wait: Duration,
+    /// What one batch may hold.
+    pub(super) batch: Budget,
+    /// Whether inputs of different lengths are computed apart.
+    pub(super) by_length: bool,
     /// Inputs that are prepared at the same time.
     pub(super) preparing: usize,
-}
-
-/// A place among the inputs under way; given back when dropped.
-pub(super) type Place = OwnedSemaphorePermit;
-
-#[derive(Debug)]
-struct Job<T> {
-    input: T,
-    reply: oneshot::Sender<Result<Vectors>>,
-    place: Place,
 }
 
 /// The async side.
 #[derive(Debug)]
 pub(super) struct Tower<T> {
     lanes: Arc<Lanes<Job<T>>>,
-    places: Arc<Semaphore>,
-    bulk_places: Arc<Semaphore>,
+    admission: Admission,
     preparing: Arc<Semaphore>,
-    /// Bulk inputs are prepared one at a time, beside the others.
+    /// Bulk inputs are prepared beside the others, fewer at a time.
     bulk_preparing: Arc<Semaphore>,
     pulse: Arc<Pulse>,
-    sizes: Sizes,
 }
 
-impl<T: Send + 'static> Tower<T> {
+impl<T: Input> Tower<T> {
     /// Starts the thread; it ends when the tower is dropped.
     pub(super) fn start(
         name: &str,
         sizes: Sizes,
         encode: impl Fn(&[T]) -> diptych_model::Result<Vec<Vectors>> + Send + 'static,
     ) -> std::io::Result<Self> {
-        let lanes = Arc::new(Lanes::new());
-        let jobs = Taker(Arc::clone(&lanes));
+        let lanes = Arc::new(Lanes::new(sizes.by_length));
+        let costs = Arc::new(CostTable::default());
         let pulse = Arc::new(Pulse::new());
-        let mark = EndMark(Arc::clone(&pulse));
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            run(&jobs.0, sizes.batch.max(1), &mark.0, &encode);
-            drop((jobs, mark));
-        })?;
+        let computer = Computer {
+            lanes: Taker(Arc::clone(&lanes)),
+            batch: sizes.batch,
+            costs: Arc::clone(&costs),
+            mark: EndMark(Arc::clone(&pulse)),
+            encode,
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || computer.run())?;
+        let bounds =
+            Bounds { places: sizes.places, wait: sizes.wait, batch: sizes.batch.inputs.max(1) };
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.max(1)));
-        let (places, preparing) = (semaphore(sizes.places), semaphore(sizes.preparing));
-        let (bulk_places, bulk_preparing) = (semaphore(BULK_PLACES), semaphore(1));
-        Ok(Self { lanes, places, bulk_places, preparing, bulk_preparing, pulse, sizes })
+        Ok(Self {
+            lanes,
+            admission: Admission::new(bounds, costs),
+            preparing: semaphore(sizes.preparing),
+            bulk_preparing: semaphore(sizes.preparing / 2),
+            pulse,
+        })
     }
 
     pub(super) fn healthy(&self) -> bool {
         self.pulse.healthy()
     }
 
-    /// A place for one input.
-    ///
-    /// # Errors
-    /// RESOURCE_EXHAUSTED `QUEUE_FULL` with a time to wait, at once.
-    pub(super) fn admit(&self) -> Result<Place> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map_err(|_| {
-            let (least, most) = RETRY_AFTER;
-            Error::new(
-                Kind::Overloaded,
-                ErrorReason::QueueFull,
-                "the encoder has as much to do as it takes on; try again later",
-            )
-            .retry_after(self.pulse.predict(self.sizes.places).clamp(least, most))
-        })
+    /// Whether an input became a vector within the last `time`.
+    pub(super) fn succeeded_within(&self, time: Duration) -> bool {
+        self.pulse.succeeded_within(time)
     }
 
-    /// A place for one input of bulk work; waits for one.
-    ///
-    /// # Errors
-    /// INTERNAL when the tower has ended.
-    pub(super) async fn admit_bulk(&self) -> Result<Place> {
-        Arc::clone(&self.bulk_places).acquire_owned().await.map_err(|_| gone())
+    /// Who decides whether an input is let in.
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Runs `work` on a thread that may compute, few at a time.
     ///
     /// # Errors
-    /// Those of `work`; INTERNAL when it panics.
-    pub(super) async fn prepare(
+    /// Those of `work`; DEADLINE_EXCEEDED when its turn comes too late; INTERNAL when it panics.
+    pub(super) async fn prepare<P: Send + 'static>(
         &self,
-        lane: Lane,
-        work: impl FnOnce() -> diptych_model::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let preparing = match lane {
-            Lane::Interactive => &self.preparing,
+        whom: Work,
+        work: impl FnOnce() -> diptych_model::Result<P> + Send + 'static,
+    ) -> Result<P> {
+        let preparing = match whom.lane {
+            Lane::Interactive | Lane::Standard => &self.preparing,
             Lane::Bulk => &self.bulk_preparing,
         };
         let permit = Arc::clone(preparing).acquire_owned().await.map_err(|_| gone())?;
+        if whom.until.is_some_and(|until| until <= Instant::now()) {
+            return Err(exceeded());
+        }
         // The permit goes with the work, which goes on when its caller leaves.
         let guarded = move || {
             let outcome = work();
@@ -133,10 +120,12 @@ impl<T: Send + 'static> Tower<T> {
     /// The vectors of a prepared input.
     ///
     /// # Errors
-    /// INTERNAL when the networks fail on it.
-    pub(super) async fn encode(&self, lane: Lane, place: Place, input: T) -> Result<Vectors> {
+    /// DEADLINE_EXCEEDED when its turn comes too late; INTERNAL when the networks fail on it.
+    pub(super) async fn encode(&self, work: Work, place: Place, input: T) -> Result<Encoded> {
         let (reply, answer) = oneshot::channel();
-        self.lanes.push(lane, Job { input, reply, place }).map_err(|_| gone())?;
+        let length = input.length();
+        let job = Job::new(input, length, reply, work.until).holding(place);
+        self.lanes.push(work.lane, job).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -148,7 +137,7 @@ impl<T> Drop for Tower<T> {
 }
 
 /// The thread's end of the lanes: when it ends, however, nobody waits for it any more.
-struct Taker<T>(Arc<Lanes<T>>);
+struct Taker<T>(Arc<Lanes<Job<T>>>);
 
 impl<T> Drop for Taker<T> {
     fn drop(&mut self) {
@@ -156,46 +145,47 @@ impl<T> Drop for Taker<T> {
     }
 }
 
-/// The thread: takes what waits, encodes, answers, until no tower is left to ask.
-fn run<T>(
-    jobs: &Lanes<Job<T>>,
-    most: usize,
-    pulse: &Pulse,
-    encode: &impl Fn(&[T]) -> diptych_model::Result<Vec<Vectors>>,
-) {
-    while let Some(batch) = jobs.take(most) {
-        let (inputs, callers): (Vec<T>, Vec<_>) = batch
-            .into_iter()
-            .filter(|job| !job.reply.is_closed())
-            .map(|job| (job.input, (job.reply, job.place)))
-            .unzip();
-        if inputs.is_empty() {
-            continue;
-        }
-        let outcomes = pulse.beat(inputs.len(), || encode_all(&inputs, encode));
-        for ((reply, place), outcome) in callers.into_iter().zip(outcomes) {
-            drop(place);
-            // A caller that left does not need its answer.
-            drop(reply.send(outcome));
+/// The thread's side.
+struct Computer<T, E> {
+    lanes: Taker<T>,
+    batch: Budget,
+    costs: Arc<CostTable>,
+    mark: EndMark,
+    encode: E,
+}
+
+impl<T, E: Fn(&[T]) -> diptych_model::Result<Vec<Vectors>>> Computer<T, E> {
+    /// Takes what waits, encodes, answers, until no tower is left to ask.
+    fn run(self) {
+        while let Some(batch) = self.lanes.0.take(self.batch) {
+            let longest = batch.iter().map(|job| job.length).max().unwrap_or(0);
+            let (inputs, callers): (Vec<T>, Vec<_>) = batch.into_iter().map(Job::part).unzip();
+            let (outcomes, took) = self.mark.0.beat(|| encode_all(&inputs, &self.encode));
+            self.costs.learn(length_class(longest), inputs.len(), took);
+            if outcomes.iter().any(Result::is_ok) {
+                self.mark.0.succeeded();
+            }
+            for (caller, outcome) in callers.into_iter().zip(outcomes) {
+                caller.answer(outcome.map(|vectors| Encoded { vectors, took }));
+            }
         }
     }
 }
 
-/// Encodes a batch; when it fails as a whole, each input alone, so that only the bad one fails.
+/// Encodes a batch. When it fails as a whole, its halves are tried, and theirs, so that only what is bad fails.
 fn encode_all<T>(
     inputs: &[T],
     encode: &impl Fn(&[T]) -> diptych_model::Result<Vec<Vectors>>,
 ) -> Vec<Result<Vectors>> {
     match guarded(inputs, encode) {
         Ok(vectors) => vectors.into_iter().map(Ok).collect(),
-        Err(error) if inputs.len() == 1 => vec![Err(error)],
-        Err(_) => inputs
-            .iter()
-            .map(|input| {
-                let mut one = guarded(std::slice::from_ref(input), encode)?;
-                one.pop().ok_or_else(failed)
-            })
-            .collect(),
+        Err(error) if inputs.len() <= 1 => vec![Err(error)],
+        Err(_) => {
+            let (front, back) = inputs.split_at(inputs.len() / 2);
+            let mut outcomes = encode_all(front, encode);
+            outcomes.extend(encode_all(back, encode));
+            outcomes
+        }
     }
 }
 
@@ -208,11 +198,11 @@ fn guarded<T>(
     if vectors.len() == inputs.len() { Ok(vectors) } else { Err(failed()) }
 }
 
-fn failed() -> Error {
+pub(super) fn failed() -> Error {
     let message = "the encoder failed on this input";
     Error::new(Kind::Internal, ErrorReason::InferenceFailed, message)
 }
 
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::internal("the encoder has ended")
 }

@@ -13,6 +13,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use super::status::to_message;
+use crate::deadline::{self, Deadline, within};
 use crate::error::{Error, Result};
 
 /// Searches of one batch that are under way or wait to be sent: what a batch takes of threads, and of memory while its caller
@@ -30,6 +31,8 @@ pub(super) struct Answers<S> {
     /// Which search a task runs.
     places: HashMap<Id, u32>,
     search: Arc<S>,
+    /// Of the whole call.
+    deadline: Option<Deadline>,
 }
 
 impl<S, F> Answers<S>
@@ -41,7 +44,8 @@ where
     pub(super) fn new(searches: Vec<SearchRequest>, search: S) -> Self {
         let waiting = (0..).zip(searches);
         let (running, places) = (JoinSet::new(), HashMap::new());
-        let mut answers = Self { waiting, running, places, search: Arc::new(search) };
+        let (search, deadline) = (Arc::new(search), deadline::current());
+        let mut answers = Self { waiting, running, places, search, deadline };
         answers.fill();
         answers
     }
@@ -50,7 +54,7 @@ where
         while self.running.len() < IN_FLIGHT {
             let Some((index, wire)) = self.waiting.next() else { return };
             let search = Arc::clone(&self.search);
-            let task = self.running.spawn(async move { search(wire).await });
+            let task = self.running.spawn(within(self.deadline, async move { search(wire).await }));
             self.places.insert(task.id(), index);
         }
     }

@@ -1,10 +1,12 @@
-//! Deadlines that answer DEADLINE_EXCEEDED.
+//! Deadlines that answer DEADLINE_EXCEEDED, and the end of calls when the server goes down.
 //!
-//! tonic's own timer answers CANCELLED when a caller's deadline passes, which says that the caller left. This layer ends a
-//! little earlier and says what happened. It bounds the time to the reply's head; a stream goes on at its own pace.
+//! tonic's own timer answers CANCELLED when a caller's deadline passes, which says that the caller left; so it is not used. This
+//! layer takes the shorter of the caller's `grpc-timeout` and the server's own time for the method, ends a little before the
+//! caller does, and says what happened: before the reply's head as its whole status, in a stream as its trailers. What a handler
+//! calls finds the deadline by [`crate::deadline::current`].
 //!
-//! It also bounds how many calls are read and worked on at once, over all connections: the others wait unread, within their
-//! deadlines. Health is never among them.
+//! A call that still runs when the server is cut off is told UNAVAILABLE `DRAINING`; those who watch health are told so when the
+//! server stops listening, for a watch has no end of its own.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,43 +14,33 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use diptych_proto::v1::ErrorReason;
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
+use super::reply::{End, Reply};
 use super::status::to_status;
-use crate::error::{Error, Kind};
+use crate::deadline::{Deadline as CallDeadline, exceeded, within};
+use crate::limits::{CallLimits, Caps, HEALTH};
+use crate::listen::{Counters, Ends};
+use crate::service::draining;
 
-/// How much earlier than tonic's timer this one ends. A call that has less is refused at once.
+/// How much earlier than the caller's own timer a call ends, so that the answer is there in time; of a short one a tenth.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// Calls that are not counted: probes must be answered by a server that has much to do.
-const HEALTH: &str = "/grpc.health.v1.Health/";
-
-/// When a call is ended, for methods that wait on purpose.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CallDeadline(Instant);
-
-impl CallDeadline {
-    /// What is left of its time.
-    pub(super) fn left(&self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
-    }
-}
-
-/// Bounds every call by the caller's `grpc-timeout` and the server's own limit.
+/// Bounds every call by the caller's `grpc-timeout` and the server's own limits.
 #[derive(Debug, Clone)]
 pub(super) struct DeadlineLayer {
-    most: Duration,
-    calls: Arc<Semaphore>,
+    caps: Arc<Caps>,
+    ends: Ends,
+    counters: Arc<Counters>,
 }
 
 impl DeadlineLayer {
-    /// `most` is the longest call, `calls` how many run at once.
-    pub(super) fn new(most: Duration, calls: usize) -> Self {
-        Self { most, calls: Arc::new(Semaphore::new(calls)) }
+    pub(super) fn new(limits: &CallLimits, ends: Ends, counters: Arc<Counters>) -> Self {
+        Self { caps: Arc::new(Caps::new(limits)), ends, counters }
     }
 }
 
@@ -56,7 +48,7 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = Deadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Deadline { inner, most: self.most, calls: Arc::clone(&self.calls) }
+        Deadline { inner, layer: self.clone() }
     }
 }
 
@@ -64,17 +56,16 @@ impl<S> Layer<S> for DeadlineLayer {
 #[derive(Debug, Clone)]
 pub(super) struct Deadline<S> {
     inner: S,
-    most: Duration,
-    calls: Arc<Semaphore>,
+    layer: DeadlineLayer,
 }
 
 impl<S, B, R> Service<Request<B>> for Deadline<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Future: Send + 'static,
-    R: Default,
+    R: Send + 'static,
 {
-    type Response = Response<R>;
+    type Response = Response<Ending<R>>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -82,41 +73,66 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let asked = timeout(request.headers()).map(|asked| asked.saturating_sub(MARGIN));
-        let time = asked.map_or(self.most, |asked| asked.min(self.most));
-        if time.is_zero() {
-            return Box::pin(async { Ok(to_status(&too_late()).into_http()) });
-        }
-        // From the call on, not from its first poll: tonic's timer runs already.
-        let deadline = Instant::now() + time;
-        request.extensions_mut().insert(CallDeadline(deadline));
-        let counted = !request.uri().path().starts_with(HEALTH);
-        let calls = counted.then(|| Arc::clone(&self.calls));
-        // Nothing of the request is read before the first poll.
-        let call = self.inner.call(request);
-        let in_turn = async move {
-            let _place = match &calls {
-                Some(calls) => calls.acquire().await.ok(),
-                None => None,
-            };
-            call.await
-        };
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let path = request.uri().path();
+        let cap = self.layer.caps.of(path);
+        let Ends { goaway, cut } = &self.layer.ends;
+        let cut = if path.starts_with(HEALTH) { goaway } else { cut }.clone();
+        let asked = timeout(request.headers()).map(|asked| asked - MARGIN.min(asked / 10));
+        let whole = [asked, cap.whole].into_iter().flatten().min();
+        let head = whole.map_or(cap.head, |whole| whole.min(cap.head));
+        let now = Instant::now();
+        let (at, head) = (whole.map(|whole| now + whole), now + head);
+        let counted = self.layer.counters.enter(|counters| &counters.calls);
+        let call = within(Some(CallDeadline::at(at.unwrap_or(head))), self.inner.call(request));
         Box::pin(async move {
-            match tokio::time::timeout_at(deadline, in_turn).await {
-                Ok(answer) => answer,
-                Err(_) => Ok(to_status(&too_late()).into_http()),
-            }
+            let answer = tokio::select! {
+                biased;
+                () = cut.cancelled() => return Ok(to_status(&draining()).into_http()),
+                answer = timeout_at(head, call) => answer,
+            };
+            let Ok(answer) = answer else { return Ok(to_status(&exceeded()).into_http()) };
+            Ok(answer?.map(|body| {
+                let reply = match cap.streams {
+                    true => Reply::stream(body, End { at, cut }),
+                    false => Reply::short(body),
+                };
+                Ending { reply, _counted: Some(Box::new(counted)) }
+            }))
         })
     }
 }
 
-fn too_late() -> Error {
-    Error::new(
-        Kind::Deadline,
-        ErrorReason::DeadlineExceeded,
-        "the deadline passed before the answer",
-    )
+/// A reply's body that ends in time, and is counted until then.
+pub(super) struct Ending<R> {
+    reply: Reply<R>,
+    _counted: Option<Box<dyn Send>>,
+}
+
+impl<R> Default for Ending<R> {
+    fn default() -> Self {
+        Self { reply: Reply::default(), _counted: None }
+    }
+}
+
+impl<R: Body<Data = Bytes> + Unpin> Body for Ending<R> {
+    type Data = Bytes;
+    type Error = R::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
+        Pin::new(&mut self.reply).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.reply.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.reply.size_hint()
+    }
 }
 
 /// The caller's deadline: up to 8 digits and a unit.
@@ -140,66 +156,152 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use tower::service_fn;
 
     use super::*;
+    use crate::deadline;
 
-    /// The status of a call that answers at once, or never.
-    async fn code(header: &str, answers: bool) -> Option<String> {
-        let inner = service_fn(move |_: Request<()>| async move {
+    const SEARCH: &str = "/diptych.v1.SearchService/Search";
+    const STREAM: &str = "/diptych.v1.EmbeddingService/EmbedStream";
+
+    fn layer(ends: &Ends) -> DeadlineLayer {
+        let limits = CallLimits {
+            timeout: Duration::from_millis(20),
+            stream_timeout: Duration::from_millis(40),
+            methods: Default::default(),
+            per_caller: 1,
+            calls: 1,
+            overload: Default::default(),
+        };
+        DeadlineLayer::new(&limits, ends.clone(), Arc::default())
+    }
+
+    /// A body that never has a frame.
+    #[derive(Debug, Default)]
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    /// The service of a handler that answers at once, or never.
+    fn service(
+        ends: &Ends,
+        answers: bool,
+    ) -> impl Service<
+        Request<()>,
+        Response = Response<Ending<Endless>>,
+        Error = Infallible,
+        Future: Send,
+    > + use<> {
+        layer(ends).layer(service_fn(move |_: Request<()>| async move {
             if !answers {
                 std::future::pending::<()>().await;
             }
-            Ok::<_, std::convert::Infallible>(Response::new(()))
-        });
-        let mut service = DeadlineLayer::new(Duration::from_millis(20), 1).layer(inner);
-        let request = Request::builder().header("grpc-timeout", header).body(()).unwrap();
-        let response = service.call(request).await.unwrap();
-        response.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned())
+            Ok::<_, Infallible>(Response::new(Endless))
+        }))
+    }
+
+    fn request(path: &str, timeout: &str) -> Request<()> {
+        Request::builder().uri(path).header("grpc-timeout", timeout).body(()).unwrap()
+    }
+
+    fn code(headers: &HeaderMap) -> Option<String> {
+        headers.get("grpc-status").map(|code| code.to_str().unwrap().to_owned())
+    }
+
+    /// The status in the head of a reply.
+    async fn head(header: &str, answers: bool) -> Option<String> {
+        let mut service = service(&Ends::default(), answers);
+        code(service.call(request(SEARCH, header)).await.unwrap().headers())
+    }
+
+    /// The status in the trailers of a stream.
+    async fn trailer(response: Response<Ending<Endless>>) -> Option<String> {
+        let mut body = response.into_body();
+        let next = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+        let trailers = next.await.unwrap().unwrap().into_trailers().unwrap();
+        assert!(body.is_end_stream());
+        code(&trailers)
     }
 
     #[tokio::test]
     async fn a_call_that_takes_too_long_is_told_so() {
-        assert_eq!(code("10m", false).await.as_deref(), Some("4"));
-        assert_eq!(code("10S", true).await, None);
+        assert_eq!(head("10m", false).await.as_deref(), Some("4"));
+        assert_eq!(head("1n", false).await.as_deref(), Some("4"));
+        assert_eq!(head("10S", true).await, None);
     }
 
     #[tokio::test]
     async fn the_servers_own_limit_holds_without_a_deadline_and_with_a_strange_one() {
         for header in ["1H", "x", "", "123456789S", "5"] {
-            assert_eq!(code(header, false).await.as_deref(), Some("4"), "{header}");
+            assert_eq!(head(header, false).await.as_deref(), Some("4"), "{header}");
         }
     }
 
     #[tokio::test]
-    async fn a_call_too_many_waits_unread_within_its_deadline_and_health_does_not() {
-        let read = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let notes = Arc::clone(&read);
-        let inner = service_fn(move |request: Request<()>| {
-            let notes = Arc::clone(&notes);
-            async move {
-                notes.lock().push(request.uri().path().to_owned());
-                if request.uri().path() == "/hangs" {
-                    std::future::pending::<()>().await;
-                }
-                Ok::<_, std::convert::Infallible>(Response::new(()))
+    async fn a_stream_ends_with_a_status_at_the_callers_deadline_or_the_servers() {
+        for header in ["10m", "1H"] {
+            let mut service = service(&Ends::default(), true);
+            let response = service.call(request(STREAM, header)).await.unwrap();
+            assert_eq!(code(response.headers()), None);
+            assert_eq!(trailer(response).await.as_deref(), Some("4"), "{header}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_nobody_reads_is_let_go_of() {
+        struct Dropped(Arc<tokio::sync::Notify>);
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                self.0.notify_one();
             }
+        }
+        let dropped = Arc::new(tokio::sync::Notify::new());
+        let end = End { at: Some(Instant::now()), cut: Default::default() };
+        let unread = Reply::stream(Dropped(Arc::clone(&dropped)), end);
+        dropped.notified().await;
+        drop(unread);
+    }
+
+    #[tokio::test]
+    async fn what_runs_when_the_server_is_cut_off_is_told_and_watchers_of_health_before() {
+        let ends = Ends::default();
+        let stream = service(&ends, true).call(request(STREAM, "1H")).await.unwrap();
+        let mut waiting = service(&ends, false);
+        let waiting = tokio::spawn(waiting.call(request(SEARCH, "1H")));
+        let watch = format!("{HEALTH}Watch");
+        let watch = service(&ends, true).call(request(&watch, "1H")).await.unwrap();
+        ends.goaway.cancel();
+        assert_eq!(trailer(watch).await.as_deref(), Some("14"));
+        ends.cut.cancel();
+        assert_eq!(trailer(stream).await.as_deref(), Some("14"));
+        let told = code(waiting.await.unwrap().unwrap().headers());
+        // Its own time may be over first, on a machine with much to do.
+        assert!(["14", "4"].contains(&told.as_deref().unwrap()), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_handler_calls_finds_the_deadline() {
+        let inner = service_fn(|_: Request<()>| async {
+            let left = deadline::current().unwrap().left();
+            Ok::<_, Infallible>(Response::builder().header("left", left.as_millis().to_string()))
+                .map(|response| response.body(()).unwrap())
         });
-        let mut service = DeadlineLayer::new(Duration::from_secs(30), 1).layer(inner);
-        let mut call = |path: &str, timeout: &str| {
-            let request = Request::builder().uri(path).header("grpc-timeout", timeout);
-            service.call(request.body(()).unwrap())
-        };
-        let code = |response: Response<()>| response.headers().get("grpc-status").cloned();
-        let mut held = call("/hangs", "30S");
-        let polled = std::future::poll_fn(|context| Poll::Ready(held.as_mut().poll(context)));
-        assert!(polled.await.is_pending());
-        let health = format!("{HEALTH}Check");
-        assert_eq!(code(call(&health, "30S").await.unwrap()), None);
-        assert_eq!(code(call("/late", "20m").await.unwrap()).unwrap(), "4");
-        drop(held);
-        assert_eq!(code(call("/quick", "30S").await.unwrap()), None);
-        assert_eq!(*read.lock(), ["/hangs", &health, "/quick"]);
+        let mut service = layer(&Ends::default()).layer(inner);
+        let response = service.call(request(SEARCH, "10m")).await.unwrap();
+        let left: u64 = response.headers()["left"].to_str().unwrap().parse().unwrap();
+        assert!(left < 10, "{left}");
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Details for the refusals that the transport makes before a handler is reached: a message beyond the receive limit, one
-//! that does not parse, an unknown method. Without this layer they would be the only errors without an `ErrorInfo`.
+//! Details for the refusals that the transport itself makes: a message beyond the limit, whichever way it goes, one that does not
+//! parse, an unknown method. Without this layer they would be the only errors without an `ErrorInfo`.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 use tower::{Layer, Service};
 
@@ -17,7 +19,7 @@ pub(super) struct DetailsLayer {
 }
 
 impl DetailsLayer {
-    /// `message_bytes` is the receive limit, to be named.
+    /// `message_bytes` is the limit of a message, to be named.
     pub(super) fn new(message_bytes: usize) -> Self {
         Self { message_bytes }
     }
@@ -44,7 +46,7 @@ where
     S::Future: Send + 'static,
     R: Default,
 {
-    type Response = Response<R>;
+    type Response = Response<Completed<R>>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -57,12 +59,53 @@ where
         let call = self.inner.call(request);
         Box::pin(async move {
             let response = call.await?;
-            // Only an answer that failed before it began has its status among the headers.
+            // An answer that failed before it began has its status among the headers.
             let status = Status::from_header_map(response.headers());
-            match status.and_then(|status| complete(&status, limit)) {
-                Some(complete) => Ok(complete.into_http()),
-                None => Ok(response),
-            }
+            Ok(match status.and_then(|status| complete(&status, limit)) {
+                Some(complete) => complete.into_http(),
+                None => response.map(|body| Completed { body, limit }),
+            })
         })
     }
+}
+
+/// A reply's body whose trailers, too, carry details.
+#[derive(Debug, Default)]
+pub(super) struct Completed<R> {
+    body: R,
+    limit: usize,
+}
+
+impl<R: Body<Data = Bytes> + Unpin> Body for Completed<R> {
+    type Data = Bytes;
+    type Error = R::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
+        let mut frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+            && let Some(complete) = completed(trailers, self.limit)
+        {
+            *trailers = complete;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn completed(trailers: &HeaderMap, limit: usize) -> Option<HeaderMap> {
+    let complete = complete(&Status::from_header_map(trailers)?, limit)?;
+    let mut trailers = HeaderMap::new();
+    complete.add_header(&mut trailers).ok()?;
+    Some(trailers)
 }

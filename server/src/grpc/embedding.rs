@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use diptych_model::Modality;
 use diptych_proto::v1;
 use diptych_proto::v1::embedding_service_server::EmbeddingService;
 use tokio::sync::mpsc::Sender;
@@ -13,13 +14,15 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Handler;
 use super::convert::{bundle_digest, count, truncation};
+use super::receive::Received;
 use super::status::{complete, to_message};
 use super::value::vector_out;
+use crate::deadline;
 use crate::embedding::Input;
-use crate::encoder::Embedded;
+use crate::encoder::{Embedded, Lane, Work};
 use crate::error::{Error, Result};
 use crate::models::Model;
-use crate::service::Service;
+use crate::service::{Service, draining};
 
 /// Inputs of a stream that are worked on at once.
 const STREAM_IN_FLIGHT: usize = 32;
@@ -63,22 +66,33 @@ impl EmbeddingService for Handler {
     ) -> Result<Response<Self::EmbedStreamStream>, Status> {
         self.0.admit()?;
         let (sender, receiver) = tokio::sync::mpsc::channel(STREAM_IN_FLIGHT);
+        let received = request.extensions().get::<Received>().cloned().unwrap_or_default();
         // The answer begins before the first input is there: some callers wait for it before they send.
-        tokio::spawn(answer_stream(Arc::clone(&self.0), request.into_inner(), sender));
+        let requests = (request.into_inner(), received);
+        let answers = answer_stream(Arc::clone(&self.0), requests, sender);
+        tokio::spawn(deadline::inherited(answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
 
-/// Answers inputs as they come, some at once, until the caller ends the stream or leaves.
+/// Answers inputs as they come, some at once, until the caller ends the stream or leaves, or the server goes down: then what was
+/// taken is answered, and the caller told to go on elsewhere.
 async fn answer_stream(
     service: Arc<Service>,
-    mut requests: Streaming<v1::EmbedStreamRequest>,
+    (mut requests, received): (Streaming<v1::EmbedStreamRequest>, Received),
     replies: Sender<Result<v1::EmbedStreamResponse, Status>>,
 ) {
     let mut running = JoinSet::new();
     let mut model = None;
     let broken = loop {
-        let request = match requests.message().await {
+        let request = tokio::select! {
+            biased;
+            // Dropped with its reply: nobody reads any more.
+            () = replies.closed() => return,
+            () = service.winding_down.cancelled() => break Some(draining().into()),
+            request = requests.message() => request,
+        };
+        let request = match request {
             Ok(Some(request)) => request,
             Ok(None) => break None,
             Err(status) => {
@@ -95,11 +109,14 @@ async fn answer_stream(
         if running.len() >= STREAM_IN_FLIGHT {
             running.join_next().await;
         }
-        let replies = replies.clone();
-        running.spawn(async move {
+        let (replies, room) = (replies.clone(), received.take());
+        // No more is read than is answered, so each waits for its turn.
+        let work = Work::here(Lane::Standard).patient();
+        running.spawn(deadline::inherited(async move {
+            let _room = room;
             // A caller that left does not need its answer.
-            drop(replies.send(Ok(stream_answer(&model, request).await)).await);
-        });
+            drop(replies.send(Ok(stream_answer(&model, request, work).await)).await);
+        }));
     };
     while running.join_next().await.is_some() {}
     if let Some(status) = broken {
@@ -122,7 +139,7 @@ impl Handler {
     ) -> Result<(v1::Embedding, String)> {
         self.0.admit()?;
         let model = find(&self.0, digest)?;
-        let embedded = model.embed(input).await?;
+        let embedded = model.embed(input, Work::here(Lane::Standard)).await?;
         Ok((embedding_out(&embedded, total), model.digest().to_owned()))
     }
 
@@ -130,11 +147,14 @@ impl Handler {
         self.0.admit()?;
         count("inputs", "inputs", request.inputs.len(), self.0.limits.batch_items)?;
         let model = find(&self.0, request.embedding_digest)?;
+        let work = Work::here(Lane::Standard);
+        let work = model.admit_batch(&modalities(&request.inputs), work)?;
         let mut running = JoinSet::new();
         let mut results = vec![v1::batch_embed_response::Result::default(); request.inputs.len()];
         for (place, input) in request.inputs.into_iter().enumerate() {
             let model = Arc::clone(&model);
-            running.spawn(async move { (place, one(&model, Some(input)).await) });
+            let embedded = async move { (place, one(&model, Some(input), work).await) };
+            running.spawn(deadline::inherited(embedded));
         }
         while let Some(done) = running.join_next().await {
             use v1::batch_embed_response::result::Outcome;
@@ -150,9 +170,13 @@ impl Handler {
     }
 }
 
-async fn stream_answer(model: &Model, request: v1::EmbedStreamRequest) -> v1::EmbedStreamResponse {
+async fn stream_answer(
+    model: &Model,
+    request: v1::EmbedStreamRequest,
+    work: Work,
+) -> v1::EmbedStreamResponse {
     use v1::embed_stream_response::Outcome;
-    let outcome = match one(model, request.input).await {
+    let outcome = match one(model, request.input, work).await {
         Ok(embedding) => Outcome::Embedding(embedding),
         Err(error) => Outcome::Status(to_message(&error.inside("input"))),
     };
@@ -163,7 +187,18 @@ async fn stream_answer(model: &Model, request: v1::EmbedStreamRequest) -> v1::Em
     }
 }
 
-async fn one(model: &Model, input: Option<v1::EmbedInput>) -> Result<v1::Embedding> {
+/// The kinds of inputs that there are.
+fn modalities(inputs: &[v1::EmbedInput]) -> Vec<Modality> {
+    use v1::embed_input::Input as Wire;
+    let of = |input: &v1::EmbedInput| match input.input {
+        Some(Wire::Image(_)) => Some(Modality::Image),
+        Some(Wire::Text(_)) => Some(Modality::Text),
+        None => None,
+    };
+    inputs.iter().filter_map(of).collect()
+}
+
+async fn one(model: &Model, input: Option<v1::EmbedInput>, work: Work) -> Result<v1::Embedding> {
     use v1::embed_input::Input as Wire;
     let input = input.ok_or_else(|| Error::field("", "is required"))?;
     let truncate = input.truncate;
@@ -174,7 +209,7 @@ async fn one(model: &Model, input: Option<v1::EmbedInput>) -> Result<v1::Embeddi
             (Input::Text { text, truncate }, total)
         }
     };
-    Ok(embedding_out(&model.embed(input).await?, total))
+    Ok(embedding_out(&model.embed(input, work).await?, total))
 }
 
 fn embedding_out(embedded: &Embedded, total: usize) -> v1::Embedding {

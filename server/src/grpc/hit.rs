@@ -1,5 +1,7 @@
 //! Items and hits as replies carry them.
 
+use std::time::Duration;
+
 use diptych_index::{Item, Modality, Pages, Vectors};
 use diptych_proto::v1;
 
@@ -7,6 +9,7 @@ use super::convert::{Mask, modality_out, timestamp, truncation};
 use super::value::{metadata_out, vector_out};
 use crate::explain::Explained;
 use crate::retrieval::{Answer, FilledHit};
+use crate::timings::Timings;
 
 /// What an item was made from.
 fn source_out(modality: Modality, source: Vec<u8>) -> v1::Source {
@@ -67,9 +70,28 @@ pub(super) fn answer_out(answer: Answer, metadata: bool) -> (Vec<v1::Hit>, Strin
         cut: answer.cut,
         page_consistency: page_consistency.into(),
         truncation: truncation(answer.truncation),
+        timings: None,
     };
     let hits = answer.hits.into_iter().map(|hit| hit_out(hit, metadata)).collect();
+    // Last, so that the hits are in the total.
+    let info = v1::SearchInfo { timings: answer.timings.as_ref().map(timings_out), ..info };
     (hits, answer.next_page_token, info)
+}
+
+fn timings_out(timings: &Timings) -> v1::SearchTimings {
+    let out = |part: Duration| prost_types::Duration::try_from(part).ok();
+    let embed = &timings.embed;
+    v1::SearchTimings {
+        check: out(timings.check),
+        wait: out(embed.wait),
+        decode: out(embed.decode),
+        resize: out(embed.resize),
+        tokenize: out(embed.tokenize),
+        encode: out(embed.encode),
+        search: out(timings.search),
+        fill: out(timings.fill),
+        total: out(timings.total()),
+    }
 }
 
 /// An explained item.

@@ -1,6 +1,6 @@
 //! InfoService: open while the server starts, too.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use diptych_index::Pages;
 use diptych_model::preprocess::TokenizerConfig;
@@ -9,8 +9,8 @@ use diptych_proto::v1;
 use diptych_proto::v1::info_service_server::InfoService;
 use tonic::{Request, Response, Status};
 
-use super::Handler;
 use super::convert::timestamp;
+use super::{Handler, TransportLimits};
 use crate::error::Error;
 use crate::models::Model;
 use crate::retrieval::MAX_TERMS;
@@ -39,7 +39,7 @@ impl InfoService for Handler {
         }
         Ok(Response::new(v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            limits: Some(limits_out(&service.limits)),
+            limits: Some(limits_out(&service.limits, &self.1)),
             engines: vec![v1::EngineInfo { name: engine.name.to_owned(), capabilities }],
             start_time: Some(timestamp(u64::try_from(started.as_millis()).unwrap_or(u64::MAX))),
             default_embedding_digest: service.models.default_model().digest().to_owned(),
@@ -65,10 +65,15 @@ impl InfoService for Handler {
     }
 }
 
-fn limits_out(limits: &Limits) -> v1::Limits {
+fn limits_out(limits: &Limits, transport: &TransportLimits) -> v1::Limits {
     use diptych_index::filter::{FILTER_MAX_DEPTH, FILTER_MAX_NODES};
     use diptych_index::types::ID_MAX_BYTES;
     let small = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    let TransportLimits { calls, connections } = transport;
+    let timeout = |(method, time): (&String, &Duration)| v1::MethodTimeout {
+        method: method.clone(),
+        timeout: span(*time),
+    };
     v1::Limits {
         receive_message_bytes: limits.message_bytes as u64,
         send_message_bytes: limits.message_bytes as u64,
@@ -83,7 +88,23 @@ fn limits_out(limits: &Limits) -> v1::Limits {
         filter_depth: small(FILTER_MAX_DEPTH),
         filter_nodes: small(FILTER_MAX_NODES),
         search_terms: small(MAX_TERMS),
+        connections: small(connections.connections),
+        streams_per_connection: connections.streams,
+        calls_per_caller: small(calls.per_caller),
+        calls: small(calls.calls),
+        header_bytes: connections.header_bytes,
+        local_resets: small(connections.local_resets),
+        pending_resets: small(connections.pending_resets),
+        handshake_timeout: span(connections.handshake),
+        connection_age: span(connections.age),
+        call_timeout: span(calls.timeout),
+        stream_timeout: span(calls.stream_timeout),
+        method_timeouts: calls.methods.iter().map(timeout).collect(),
     }
+}
+
+fn span(time: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(time).ok()
 }
 
 fn model_out(model: &Model, default: &str) -> v1::Model {

@@ -14,6 +14,7 @@ use super::convert::{count, digest, group, item_id, mask, modality, request_key,
 use super::hit::item_out;
 use super::status::to_message;
 use super::value::{filter, metadata, vector};
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::items::{Content, ItemDelete, ItemPut, ItemWritten, Listing, MAX_DELETE_IDS};
 use crate::service::Service;
@@ -29,7 +30,7 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    let done = tokio::spawn(work).await;
+    let done = tokio::spawn(deadline::inherited(work)).await;
     let done = done.unwrap_or_else(|_| Err(Error::internal("the write ended early")));
     Ok(Response::new(done?))
 }

@@ -9,9 +9,9 @@ use tonic::{Request, Response, Status};
 use super::Handler;
 use super::collection::collection_out;
 use super::convert::timestamp;
-use super::deadline::CallDeadline;
 use super::snapshot::snapshot_out;
 use super::status::to_message;
+use crate::deadline::{self, Deadline};
 use crate::error::{Error, Result};
 use crate::operations::{OperationView, Outcome};
 
@@ -51,7 +51,7 @@ impl OperationService for Handler {
         &self,
         request: Request<v1::WaitOperationRequest>,
     ) -> Result<Response<v1::WaitOperationResponse>, Status> {
-        let left = request.extensions().get::<CallDeadline>().map(CallDeadline::left);
+        let left = deadline::current().map(Deadline::left);
         let request = request.into_inner();
         let asked = request.timeout.map(duration).transpose()?;
         // A short call gives a tenth of its time for the way back, a long one no more than it takes.

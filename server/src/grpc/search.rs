@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use diptych_index::{Modality, Space};
 use diptych_proto::v1::search_service_server::SearchService;
@@ -93,8 +94,10 @@ async fn search(service: &Service, wire: v1::SearchRequest) -> Result<v1::Search
 }
 
 async fn text_question(mut wire: v1::SearchTextToImageRequest) -> Result<Question> {
+    let received = Instant::now();
     let page_token = std::mem::take(&mut wire.page_token);
     let limit = std::mem::take(&mut wire.limit);
+    let with_timings = std::mem::take(&mut wire.with_timings);
     let digest = digest("SearchTextToImage", &wire).await?;
     Ok(Question {
         collection: wire.collection,
@@ -104,13 +107,17 @@ async fn text_question(mut wire: v1::SearchTextToImageRequest) -> Result<Questio
         truncate: wire.truncate,
         limit,
         page_token,
+        received,
+        with_timings,
         ..question(Modality::Image, digest)
     })
 }
 
 async fn image_question(mut wire: v1::SearchImageToTextRequest) -> Result<Question> {
+    let received = Instant::now();
     let page_token = std::mem::take(&mut wire.page_token);
     let limit = std::mem::take(&mut wire.limit);
+    let with_timings = std::mem::take(&mut wire.with_timings);
     let digest = digest("SearchImageToText", &wire).await?;
     Ok(Question {
         collection: wire.collection,
@@ -119,14 +126,18 @@ async fn image_question(mut wire: v1::SearchImageToTextRequest) -> Result<Questi
         one_per_group: wire.one_per_group,
         limit,
         page_token,
+        received,
+        with_timings,
         ..question(Modality::Text, digest)
     })
 }
 
 /// The question, and whether metadata is wanted.
 async fn general_question(mut wire: v1::SearchRequest) -> Result<(Question, bool)> {
+    let received = Instant::now();
     let page_token = std::mem::take(&mut wire.page_token);
     let limit = std::mem::take(&mut wire.limit);
+    let with_timings = std::mem::take(&mut wire.with_timings);
     let digest = digest("Search", &wire).await?;
     let target = modality("target", wire.target)?
         .ok_or_else(|| Error::field("target", "is required: IMAGE or TEXT"))?;
@@ -153,6 +164,8 @@ async fn general_question(mut wire: v1::SearchRequest) -> Result<(Question, bool
         plain: false,
         limit,
         page_token,
+        received,
+        with_timings,
         ..question(target, digest)
     };
     Ok((question, mask.metadata))
@@ -181,5 +194,7 @@ fn question(target: Modality, digest: [u8; 32]) -> Question {
         prefix_dims: 0,
         source: false,
         plain: true,
+        received: Instant::now(),
+        with_timings: false,
     }
 }

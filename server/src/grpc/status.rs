@@ -41,10 +41,12 @@ pub(crate) fn complete(status: &tonic::Status, limit: usize) -> Option<tonic::St
     }
     let transport = status.message();
     let (code, error) = match status.code() {
-        code @ (Code::OutOfRange | Code::ResourceExhausted) => {
+        // What other stacks call RESOURCE_EXHAUSTED tonic calls OUT_OF_RANGE, and only sometimes.
+        Code::OutOfRange | Code::ResourceExhausted => {
             let (limit, actual) = (limit as u64, found(transport).unwrap_or(limit as u64 + 1));
             let sizes = ("bytes", limit, actual);
-            (code, Error::limit(ErrorReason::MessageTooLarge, "message", sizes))
+            let error = Error::limit(ErrorReason::MessageTooLarge, "message", sizes);
+            (Code::ResourceExhausted, error)
         }
         Code::Unimplemented => {
             let error = Error::new(Kind::Unimplemented, ErrorReason::Unimplemented, transport);
@@ -136,7 +138,8 @@ mod tests {
         };
         let large =
             "Error, decoded message length too large: found 120 bytes, the limit is: 100 bytes";
-        let told = (Code::OutOfRange, "MESSAGE_TOO_LARGE".to_owned(), Some("120".to_owned()));
+        let told =
+            (Code::ResourceExhausted, "MESSAGE_TOO_LARGE".to_owned(), Some("120".to_owned()));
         assert_eq!(reason(tonic::Status::out_of_range(large)), told);
         let garbled = "failed to decode Protobuf message: buffer underflow";
         let told = (Code::InvalidArgument, "FIELD_INVALID".to_owned(), None);

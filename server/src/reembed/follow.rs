@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::job::{Job, Side};
 use crate::embedding::Input;
+use crate::encoder::{Lane, Work};
 use crate::error::{Error, Kind, Result};
 use crate::models::Model;
 use crate::service::Service;
@@ -183,13 +184,16 @@ async fn embed_one(
             Input::Text { text, truncate: true }
         }
     };
-    let embedded = model.embed_in_bulk(input).await.map_err(|error| match error.kind() {
-        Kind::Invalid => {
-            let message = format!("the new bundle cannot embed the item {id}: {error}");
-            Error::precondition(error.details().reason, message)
-        }
-        _ => error,
-    })?;
+    let embedded =
+        model.embed(input, Work::here(Lane::Bulk).patient()).await.map_err(|error| match error
+            .kind()
+        {
+            Kind::Invalid => {
+                let message = format!("the new bundle cannot embed the item {id}: {error}");
+                Error::precondition(error.details().reason, message)
+            }
+            _ => error,
+        })?;
     Ok(Some(NewItem {
         id,
         modality: item.modality,

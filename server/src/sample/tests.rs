@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::config::{Config, Flags};
-use crate::encoder::EncoderSettings;
+use crate::encoder::{Decoders, EncoderSettings};
 
 /// More than one batch.
 const ITEMS: usize = 2 * BATCH + 7;
@@ -37,7 +37,8 @@ fn settings() -> EncoderSettings {
 
 /// The sample of a server whose data lie in `folder` and whose bundle has `seed`.
 fn sample(folder: &tempfile::TempDir, seed: u64) -> Sample {
-    let model = Model::start(tiny_bundle(seed).unwrap(), settings()).unwrap();
+    let decoders = Arc::new(Decoders::start(1, 1 << 30).unwrap());
+    let model = Model::start(tiny_bundle(seed).unwrap(), settings(), &decoders).unwrap();
     let models = Arc::new(Models::new(folder.path().join("bundles"), model));
     let store = folder.path().join("store");
     let engine = EmbeddedEngine::open(&EmbeddedConfig::new(&store)).unwrap();

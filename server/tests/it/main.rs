@@ -9,7 +9,9 @@
 mod aliases;
 mod checkpoints;
 mod collections;
+mod connections;
 mod embedding;
+mod every_call;
 mod explain;
 mod items;
 mod pages;
@@ -18,6 +20,7 @@ mod recall;
 mod reembed;
 mod refusals;
 mod search;
+mod shutdown;
 mod snapshots;
 mod starts;
 mod support;

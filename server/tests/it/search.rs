@@ -248,3 +248,34 @@ async fn no_encoders(server: &Server, collection: &str, reason: &str) {
     let put = upsert(collection, text_item("t", "a"));
     assert_eq!(refused(server.items().upsert_item(put)).await, told);
 }
+
+#[tokio::test]
+async fn the_time_of_a_search_is_told_by_parts_when_asked_for() {
+    let server = Server::start().await;
+    let create = v1::CreateCollectionRequest { name: "things".to_owned(), ..Default::default() };
+    server.collections().create_collection(create).await.unwrap();
+    server.put("things", text_item("t", "a heart")).await;
+    // Two pictures: what is asked again is not decoded again.
+    let ask = |with_timings| v1::SearchImageToTextRequest {
+        collection: "things".to_owned(),
+        image: black_png(if with_timings { 64 } else { 32 }, 48).into(),
+        with_timings,
+        ..Default::default()
+    };
+    let info = |reply: v1::SearchImageToTextResponse| reply.info.unwrap().timings;
+    let plain = server.search().search_image_to_text(ask(false)).await.unwrap().into_inner();
+    assert_eq!(info(plain), None);
+    let timed = server.search().search_image_to_text(ask(true)).await.unwrap().into_inner();
+    let timings = info(timed).unwrap();
+    let again = server.search().search_image_to_text(ask(true)).await.unwrap().into_inner();
+    let again = info(again).unwrap();
+    let time =
+        |part: Option<prost_types::Duration>| std::time::Duration::try_from(part.unwrap()).unwrap();
+    assert!(time(again.decode).is_zero() && time(again.encode).is_zero());
+    let parts = [timings.check, timings.wait, timings.decode, timings.resize, timings.encode];
+    let parts: std::time::Duration =
+        parts.into_iter().chain([timings.search, timings.fill]).map(time).sum();
+    assert!(!time(timings.decode).is_zero() && !time(timings.encode).is_zero());
+    assert!(time(timings.tokenize).is_zero());
+    assert!(parts <= time(timings.total), "{timings:?}");
+}

@@ -11,10 +11,10 @@ use diptych_proto::v1::info_service_client::InfoServiceClient;
 use diptych_proto::v1::search_service_client::SearchServiceClient;
 use diptych_server::config::{Config, Flags};
 use diptych_server::grpc;
+use diptych_server::listen::Ends;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
@@ -24,6 +24,8 @@ use super::support::*;
 
 /// The exit code of settings that are refused.
 const BAD_SETTINGS: i32 = 64;
+/// Free ports, which the system chooses.
+const ANY: (&str, &str) = ("127.0.0.1:0", "127.0.0.1:0");
 /// How long a start that must fail may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -101,13 +103,13 @@ impl Drop for Running {
     }
 }
 
-/// A server's command on free ports, with a tiny bundle and its data below `folder`.
-fn tiny(folder: &Path) -> Command {
+/// A server's command on these addresses, with a tiny bundle and its data below `folder`.
+pub(crate) fn tiny(folder: &Path, (listen, ops): (&str, &str)) -> Command {
     let bundle = folder.join("bundle");
     if !bundle.exists() {
         tiny_bundle(7).unwrap().write(&bundle).unwrap();
     }
-    let mut command = program(&["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"]);
+    let mut command = program(&["--listen", listen, "--ops-listen", ops]);
     command.arg("--bundle").arg(bundle).arg("--data-dir").arg(folder.join("data"));
     command
 }
@@ -132,9 +134,9 @@ pub(crate) async fn serving(command: &mut Command) -> (Running, String) {
 #[tokio::test]
 async fn what_hinders_a_start_is_told_with_what_to_do() {
     let folder = TempDir::new().unwrap();
-    let (_running, address) = serving(&mut tiny(folder.path())).await;
+    let (_running, address) = serving(&mut tiny(folder.path(), ANY)).await;
 
-    let told = refused(tiny(folder.path())).await;
+    let told = refused(tiny(folder.path(), ANY)).await;
     assert!(told.contains("in use by another process; stop it"), "{told}");
 
     let elsewhere = TempDir::new().unwrap();
@@ -144,7 +146,7 @@ async fn what_hinders_a_start_is_told_with_what_to_do() {
     assert!(told.contains(&format!("cannot listen on {address}")), "{told}");
     assert!(told.contains("another address with --ops-listen"), "{told}");
 
-    let damaged = tiny(elsewhere.path());
+    let damaged = tiny(elsewhere.path(), ANY);
     let weights = elsewhere.path().join("bundle/model.safetensors");
     File::options().write(true).open(weights).unwrap().set_len(100).unwrap();
     let told = refused(damaged).await;
@@ -154,7 +156,7 @@ async fn what_hinders_a_start_is_told_with_what_to_do() {
 #[tokio::test]
 async fn a_server_told_to_stop_ends_well_though_a_connection_hangs() {
     let folder = TempDir::new().unwrap();
-    let (mut running, address) = serving(tiny(folder.path()).args(["--drain", "100ms"])).await;
+    let (mut running, address) = serving(tiny(folder.path(), ANY).args(["--drain", "100ms"])).await;
     // It never says a word, so that no connection ever ends by itself.
     let _silent = tokio::net::TcpStream::connect(&address).await.unwrap();
     let id = running.0.id().to_string();
@@ -171,8 +173,8 @@ async fn health_answers_from_the_first_moment_and_all_else_once_the_parts_are_th
     let door = grpc::Door::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let stop = CancellationToken::new();
-    tokio::spawn(grpc::serve(door.stack(health.clone(), &config), listener, stop.clone()));
+    let (ends, stack) = (Ends::default(), door.stack(health.clone(), &config));
+    tokio::spawn(grpc::serve(stack, listener, (ends.clone(), Default::default())));
     let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
 
     let mut asked = HealthClient::new(channel.clone());
@@ -192,5 +194,5 @@ async fn health_answers_from_the_first_moment_and_all_else_once_the_parts_are_th
     search.search(question).await.unwrap();
     let request = v1::GetServerInfoRequest::default();
     InfoServiceClient::new(channel).get_server_info(request).await.unwrap();
-    stop.cancel();
+    ends.goaway.cancel();
 }

@@ -15,13 +15,14 @@ use diptych_proto::v1::item_service_client::ItemServiceClient;
 use diptych_proto::v1::operation_service_client::OperationServiceClient;
 use diptych_proto::v1::search_service_client::SearchServiceClient;
 use diptych_server::config::{Config, Flags};
+use diptych_server::encoder::Decoders;
 use diptych_server::grpc;
+use diptych_server::listen::{Counters, Ends};
 use diptych_server::models::{Model, Models};
 use diptych_server::page::PageKey;
 use diptych_server::service::Service;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
@@ -38,7 +39,8 @@ pub(crate) struct Server {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) service: Arc<Service>,
     pub(crate) digest: String,
-    stop: CancellationToken,
+    pub(crate) ends: Ends,
+    pub(crate) counters: Arc<Counters>,
     data: Option<TempDir>,
 }
 
@@ -70,7 +72,8 @@ impl Default for Setup {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.ends.goaway.cancel();
+        self.ends.cut.cancel();
     }
 }
 
@@ -86,13 +89,20 @@ impl Server {
         Self::with(Setup { flags, ..Setup::default() }).await
     }
 
+    /// A server of further flags, as a command line has them.
+    pub(crate) async fn with_flags(flags: &[&str]) -> Self {
+        let flags = ["diptych-server"].iter().chain(flags).map(Into::into);
+        let flags = Flags::read(flags).unwrap();
+        Self::with(Setup { flags, ..Setup::default() }).await
+    }
+
     pub(crate) async fn start() -> Self {
         Self::with(Setup::default()).await
     }
 
     /// This server's data under a new one, which has the same key for page tokens.
     pub(crate) async fn restart(mut self) -> Self {
-        self.stop.cancel();
+        self.ends.goaway.cancel();
         self.engine.close().await.unwrap();
         Self::with(Setup { data: self.data.take(), ..Setup::default() }).await
     }
@@ -109,11 +119,12 @@ impl Server {
         let config = Config::resolve(&setup.flags, std::iter::empty()).unwrap();
         let settings = (setup.engine)(EmbeddedConfig::new(data.path().join("store")));
         let engine: Arc<dyn Engine> = Arc::new(EmbeddedEngine::open(&settings).unwrap());
-        let model = Model::start(setup.bundle, config.encoder).unwrap();
+        let decoders = Arc::new(Decoders::start(config.threads, config.decode_bytes).unwrap());
+        let model = Model::start(setup.bundle, config.encoder, &decoders).unwrap();
         let digest = model.digest().to_owned();
         let models = Arc::new(Models::new(data.path().join("bundles"), model));
         if let Some(bundle) = setup.beside {
-            models.join(Model::start(bundle, config.encoder).unwrap());
+            models.join(Model::start(bundle, config.encoder, &decoders).unwrap());
         }
         let key = PageKey::new(*b"0123456789abcdef");
         let service = Service::new(Arc::clone(&engine), models, config.limits, key);
@@ -124,11 +135,13 @@ impl Server {
         let stack = grpc::routes(&service, health, &config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let stop = CancellationToken::new();
-        tokio::spawn(grpc::serve(stack, listener, stop.clone()));
+        let (ends, counters) = (Ends::default(), Arc::new(Counters::default()));
+        let both = (ends.clone(), Arc::clone(&counters));
+        tokio::spawn(grpc::serve(stack, listener, both));
         let channel =
             Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { channel, address, engine, service, digest, stop, data: Some(data) }
+        let data = Some(data);
+        Self { channel, address, engine, service, digest, ends, counters, data }
     }
 
     /// A server with the collection `things` of the tiny bundle.

@@ -33,7 +33,7 @@ async fn a_message_beyond_the_limit_is_told_with_the_limit() {
     server.make(create("things")).await;
     let put = upsert("things", image_item("a", vec![0; MESSAGE_BYTES]));
     let told = refused(server.items().upsert_item(put)).await;
-    assert_eq!(told.code, Code::OutOfRange);
+    assert_eq!(told.code, Code::ResourceExhausted);
     assert_eq!(told.reason, "MESSAGE_TOO_LARGE");
     assert_eq!(told.limit, Some(MESSAGE_BYTES as u64));
     // A small message that would grow beyond the limit is no way around it.
@@ -56,7 +56,7 @@ async fn health_knows_every_service_and_reflection_tells_them() {
     use tonic_reflection::pb::{v1 as reflection, v1alpha};
     let server = Server::start().await;
     let mut health = HealthClient::new(server.channel.clone());
-    for service in ["", "diptych.v1.SearchService", "diptych.v1.AdminService"] {
+    for service in ["", "live", "ready", "diptych.v1.SearchService", "diptych.v1.AdminService"] {
         let request = HealthCheckRequest { service: service.to_owned() };
         assert_eq!(health.check(request).await.unwrap().into_inner().status, 1, "{service}");
     }
@@ -87,8 +87,37 @@ async fn health_knows_every_service_and_reflection_tells_them() {
     assert!(format!("{reply:?}").contains("FileDescriptorResponse"));
 }
 
+#[tokio::test]
+async fn the_limits_of_the_transport_are_told() {
+    let server = Server::with_flags(&[
+        "--max-connections=7",
+        "--streams-per-connection=8",
+        "--calls-per-caller=9",
+        "--header-bytes=20KiB",
+        "--local-resets=10",
+        "--pending-resets=11",
+        "--handshake-timeout=12s",
+        "--connection-age=13m",
+        "--timeout=14s",
+        "--stream-timeout=15m",
+        "--method-timeouts=Search=5s",
+    ])
+    .await;
+    let told = server.info().get_server_info(v1::GetServerInfoRequest {}).await.unwrap();
+    let limits = told.into_inner().limits.unwrap();
+    let seconds = |time: Option<prost_types::Duration>| time.unwrap().seconds;
+    assert_eq!((limits.connections, limits.streams_per_connection), (7, 8));
+    assert_eq!((limits.calls_per_caller, limits.header_bytes), (9, 20 << 10));
+    assert_eq!((limits.local_resets, limits.pending_resets), (10, 11));
+    assert_eq!((seconds(limits.handshake_timeout), seconds(limits.connection_age)), (12, 780));
+    assert_eq!((seconds(limits.call_timeout), seconds(limits.stream_timeout)), (14, 900));
+    let search = limits.method_timeouts.into_iter().next().unwrap();
+    assert_eq!((search.method.as_str(), seconds(search.timeout)), ("Search", 5));
+    assert!(limits.calls > 512);
+}
+
 /// One HTTP/1.1 request as a browser's gRPC-Web client sends it; the whole response, in lower case.
-async fn web(server: &Server, path: &str, header: &str, body: &[u8]) -> String {
+pub(crate) async fn web(server: &Server, path: &str, header: &str, body: &[u8]) -> String {
     let mut socket = tokio::net::TcpStream::connect(&server.address).await.unwrap();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/grpc-web+proto\r\n\
@@ -104,12 +133,12 @@ async fn web(server: &Server, path: &str, header: &str, body: &[u8]) -> String {
 }
 
 /// Whether a response tells this status, among its headers or in its trailers.
-fn tells(response: &str, code: u8) -> bool {
+pub(crate) fn tells(response: &str, code: u8) -> bool {
     let header = format!("grpc-status: {code}\r\n");
     response.contains(&header) || response.contains(&header.replace(": ", ":"))
 }
 
-fn framed(message: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     let mut body = vec![0];
     body.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
     body.extend_from_slice(message);

@@ -1,0 +1,125 @@
+//! One connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use rand::Rng as _;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::greeting::Greeted;
+use super::{Counters, Peer};
+use crate::limits::ConnectionLimits;
+
+/// Bytes that a peer may send ahead of what is read: one picture's worth of a stream, four of a connection.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// The least buffer of an HTTP/1 connection, which holds a head or a piece of a body.
+const BUFFER_BYTES: usize = 64 << 10;
+/// How far the age of a connection is from the one that is set, in hundredths: not all peers are to come back at once.
+const JITTER: u32 = 10;
+
+/// What a connection knows of its listener.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) limits: ConnectionLimits,
+    pub(super) goaway: CancellationToken,
+    pub(super) counters: Arc<Counters>,
+    pub(super) peer: SocketAddr,
+}
+
+impl Connection {
+    /// Serves the connection until either side closes it.
+    pub(super) async fn run<S, B>(self, stream: TcpStream, service: S)
+    where
+        S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let _counted = self.counters.enter(|counters| &counters.connections);
+        // Replies are small and wanted at once. A socket that refuses is closed soon anyway.
+        drop(stream.set_nodelay(true));
+        let peer = Peer(self.peer);
+        let service = service.map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            request
+        });
+        let (stream, greeting) = Greeted::new(stream);
+        let builder = self.builder();
+        let served =
+            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let mut served = std::pin::pin!(served);
+        let mut handshake = std::pin::pin!(tokio::time::sleep(self.limits.handshake));
+        let mut age = std::pin::pin!(tokio::time::sleep(jittered(self.limits.age)));
+        let (mut greeted, mut leaving) = (false, false);
+        loop {
+            tokio::select! {
+                ended = served.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(peer = %self.peer, error, "a connection broke");
+                    }
+                    return;
+                }
+                () = &mut handshake, if !greeted => {
+                    if !greeting.heard() {
+                        self.counters.silent.fetch_add(1, Ordering::Relaxed);
+                        tracing::debug!(peer = %self.peer, "a connection said nothing and was closed");
+                        return;
+                    }
+                    greeted = true;
+                }
+                // Calls under way go on, however long they take: their own deadlines end them.
+                () = &mut age, if !leaving => {
+                    leaving = true;
+                    served.as_mut().graceful_shutdown();
+                }
+                () = self.goaway.cancelled(), if !leaving => {
+                    leaving = true;
+                    served.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    fn builder(&self) -> Builder<TokioExecutor> {
+        let limits = &self.limits;
+        let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.keepalive_interval)
+            .max_buf_size(header_bytes.max(BUFFER_BYTES));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.header_bytes)
+            .max_local_error_reset_streams(limits.local_resets)
+            .max_pending_accept_reset_streams(limits.pending_resets)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .keep_alive_interval(limits.keepalive_interval)
+            .keep_alive_timeout(limits.keepalive_timeout);
+        builder
+    }
+}
+
+/// `age`, give or take a tenth.
+fn jittered(age: Duration) -> Duration {
+    age * rand::rng().random_range(100 - JITTER..=100 + JITTER) / 100
+}
