@@ -1,12 +1,13 @@
 //! From arguments to an exit code: 0 ok, 1 failure, 2 usage.
 //!
 //! - `args`: what can be said; `out`: where answers go
-//! - `search` (with `explain`), `embed`, `put`, `items`, `collections`, `recall`, `alias`, `snapshot`, `operation`, `info`: a
-//!   command each, `alias` with `reembed`, `operation` with `compact`
+//! - `search` (with `explain`), `embed`, `put`, `items`, `collections`, `recall`, `alias`, `snapshot`, `operation`, `bench`,
+//!   `info`: a command each, `alias` with `reembed`, `operation` with `compact`
 //! - `value`, `table`, `pictures`: how things look, as JSON and for people
 
 mod alias;
 mod args;
+mod bench;
 mod collections;
 mod embed;
 mod explain;
@@ -24,9 +25,10 @@ mod value;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
-use diptych::{Client, Options};
+use diptych::{Client, Deadlines, Options, TransportOptions};
 
 use self::args::{Arguments, Command, Shared};
 use self::out::{Out, say};
@@ -50,7 +52,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime(&arguments.command) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
@@ -62,6 +64,18 @@ pub(crate) fn main() -> ExitCode {
         Ok(Outcome::Partly) => ExitCode::FAILURE,
         Err(error) if out::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
+    }
+}
+
+/// As many threads as there are processors, or as a load asks for: one alone costs least.
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    match command {
+        Command::Bench(args) if args.threads == 1 => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()
+        }
+        Command::Bench(args) => threads.worker_threads(args.threads as usize).enable_all().build(),
+        _ => threads.enable_all().build(),
     }
 }
 
@@ -97,17 +111,20 @@ async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             let client = connect(&shared).await?;
             return operation::compact(&client, &shared, (of, waiting), out).await;
         }
+        Command::Bench(args) => return bench::run(&shared, &args, out).await,
         Command::Info => info::run(&connect(&shared).await?, out).await?,
     }
     Ok(Outcome::Done)
 }
 
 async fn connect(shared: &Shared) -> diptych::Result<Client> {
-    let mut options = Options::default();
-    if let Some(deadline) = shared.deadline {
-        options.deadline = deadline;
-    }
-    Client::connect_with(&shared.server, options).await
+    let options = Options {
+        deadlines: shared.deadline.map(Deadlines::all).unwrap_or_default(),
+        // A server that was started a moment ago is waited for until the deadline.
+        transport: TransportOptions { ready_wait: Duration::MAX, ..TransportOptions::default() },
+        ..Options::default()
+    };
+    Client::connect_with(&shared.servers(), options).await
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

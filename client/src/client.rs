@@ -1,17 +1,18 @@
-//! One connection, a method for each thing one does.
+//! A method for each thing one does, over connections to all servers.
 
 mod lasting;
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, sleep, timeout_at};
-use tonic::transport::Channel;
+use http::Uri;
 use tonic::{Request, Response, Status};
 
 use crate::answers::Answers;
-use crate::error::{Error, Result, unreachable};
-use crate::options::{Options, endpoint, url};
-use crate::retry::Budget;
+use crate::call::{Call, Shared, Statistics};
+use crate::deadline::Class;
+use crate::error::Result;
+use crate::options::Options;
+use crate::transport::Transport;
 use crate::v1;
 use crate::v1::admin_service_client::AdminServiceClient;
 use crate::v1::collection_service_client::CollectionServiceClient;
@@ -21,22 +22,23 @@ use crate::v1::item_service_client::ItemServiceClient;
 use crate::v1::operation_service_client::OperationServiceClient;
 use crate::v1::search_service_client::SearchServiceClient;
 
-/// A connection to a server. Clones share it.
+/// Connections to one server or to several that stand in for one another. Clones share them.
 ///
-/// Methods take the messages of the contract and fail with an [`Error`]. A write without a `request_id` gets one, so that it
-/// can be sent again without being done twice.
+/// Methods take the messages of the contract and fail with an [`Error`](crate::Error). A write without a `request_id` gets one,
+/// so that it can be sent again without being done twice.
 #[derive(Debug, Clone)]
 pub struct Client {
-    channel: Channel,
+    transport: Transport,
     options: Options,
-    budget: Arc<Budget>,
+    shared: Arc<Shared>,
 }
 
 macro_rules! raw {
     ($name:ident, $client:ident) => {
-        #[doc = concat!("The generated `", stringify!($client), "`: no deadline, no retries.")]
-        pub fn $name(&self) -> $client<Channel> {
-            $client::new(self.channel.clone())
+        #[doc = concat!("The generated `", stringify!($client), "`: balanced over the servers; no deadline, no retries.")]
+        pub fn $name(&self) -> $client<Transport> {
+            // The transport puts the address of the server that it chooses in place of this one.
+            $client::with_origin(self.transport.clone(), Uri::from_static("http://diptych"))
                 .max_decoding_message_size(self.options.message_bytes)
                 .max_encoding_message_size(self.options.message_bytes)
         }
@@ -44,7 +46,7 @@ macro_rules! raw {
 }
 
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident = $service:ident.$method:ident($request:ident) -> $reply:ident;)+) => {
+    ($($(#[$doc:meta])* $name:ident: $class:ident = $service:ident.$method:ident($request:ident) -> $reply:ident;)+) => {
         $(
             $(#[$doc])*
             ///
@@ -55,14 +57,14 @@ macro_rules! calls {
                     let mut client = self.$service();
                     async move { client.$method(request).await }
                 };
-                self.call(request, send).await
+                self.call(Class::$class, request, send).await
             }
         )+
     };
 }
 
 macro_rules! writes {
-    ($($(#[$doc:meta])* $name:ident = $service:ident.$method:ident($request:ident) -> $reply:ident;)+) => {
+    ($($(#[$doc:meta])* $name:ident: $class:ident = $service:ident.$method:ident($request:ident) -> $reply:ident;)+) => {
         $(
             $(#[$doc])*
             ///
@@ -76,40 +78,64 @@ macro_rules! writes {
                     let mut client = self.$service();
                     async move { client.$method(request).await }
                 };
-                self.call(request, send).await
+                self.call(Class::$class, request, send).await
             }
         )+
     };
 }
 
 impl Client {
-    /// Connects to `address`, `host:port` or `http://host:port`, with the default [`Options`].
+    /// Connects with the default [`Options`] to `addresses`: `host:port` or `http://host:port`, several of them separated by
+    /// commas. A name may stand for several servers, all of which are called.
     ///
     /// # Errors
-    /// An address that is none, a server that cannot be reached.
-    pub async fn connect(address: &str) -> Result<Self> {
-        Self::connect_with(address, Options::default()).await
+    /// An address that is none, servers none of which can be reached.
+    pub async fn connect(addresses: &str) -> Result<Self> {
+        Self::connect_with(addresses, Options::default()).await
     }
 
-    /// Connects to `address` with these options.
+    /// Connects with these options.
     ///
     /// # Errors
     /// As [`Client::connect`].
-    pub async fn connect_with(address: &str, options: Options) -> Result<Self> {
-        let url = url(address)?;
-        let connected = endpoint(&url, &options)?.connect().await;
-        Ok(Self::new(connected.map_err(|error| unreachable(&url, &error))?, options))
+    pub async fn connect_with(addresses: &str, options: Options) -> Result<Self> {
+        let client = Self::lazy(addresses, options)?;
+        client.transport.connected(addresses).await?;
+        Ok(client)
     }
 
-    /// Over an open channel, such as one with TLS or a balancer.
-    pub fn new(channel: Channel, options: Options) -> Self {
-        Self { channel, options, budget: Arc::default() }
+    /// Begins to connect and waits for nothing: the first call does, for as long as [`TransportOptions::ready_wait`] says. Needs
+    /// a Tokio runtime.
+    ///
+    /// [`TransportOptions::ready_wait`]: crate::TransportOptions::ready_wait
+    ///
+    /// # Errors
+    /// An address that is none.
+    pub fn lazy(addresses: &str, options: Options) -> Result<Self> {
+        let transport = Transport::open(addresses, options.transport.clone())?;
+        Ok(Self::over(transport, options))
     }
 
-    /// The same connection with other options.
+    #[cfg(test)]
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    pub(crate) fn over(transport: Transport, options: Options) -> Self {
+        let shared = Arc::new(Shared::new(&options));
+        Self { transport, options, shared }
+    }
+
+    /// The same connections with other deadlines, retries, hedges and message sizes; how servers are reached stays as it is. The
+    /// retry budget is a new one.
     #[must_use]
     pub fn with_options(&self, options: Options) -> Self {
-        Self { options, ..self.clone() }
+        Self::over(self.transport.clone(), options)
+    }
+
+    /// What this client and its clones have done so far.
+    pub fn statistics(&self) -> Statistics {
+        self.shared.statistics()
     }
 
     /// How this client calls.
@@ -127,76 +153,76 @@ impl Client {
 
     calls! {
         /// The pictures that a text describes.
-        search_text_to_image = search_service.search_text_to_image(SearchTextToImageRequest) -> SearchTextToImageResponse;
+        search_text_to_image: Search = search_service.search_text_to_image(SearchTextToImageRequest) -> SearchTextToImageResponse;
         /// The texts that describe a picture.
-        search_image_to_text = search_service.search_image_to_text(SearchImageToTextRequest) -> SearchImageToTextResponse;
+        search_image_to_text: Search = search_service.search_image_to_text(SearchImageToTextRequest) -> SearchImageToTextResponse;
         /// The items nearest to a weighted sum of pictures, texts, vectors and stored items.
-        search = search_service.search(SearchRequest) -> SearchResponse;
+        search: Search = search_service.search(SearchRequest) -> SearchResponse;
         /// Why one item scores as it does for a search, and where it stands among all.
-        explain_match = search_service.explain_match(ExplainMatchRequest) -> ExplainMatchResponse;
+        explain_match: Search = search_service.explain_match(ExplainMatchRequest) -> ExplainMatchResponse;
         /// The vectors of a picture.
-        embed_image = embedding_service.embed_image(EmbedImageRequest) -> EmbedImageResponse;
+        embed_image: Embed = embedding_service.embed_image(EmbedImageRequest) -> EmbedImageResponse;
         /// The vectors of a text.
-        embed_text = embedding_service.embed_text(EmbedTextRequest) -> EmbedTextResponse;
+        embed_text: Embed = embedding_service.embed_text(EmbedTextRequest) -> EmbedTextResponse;
         /// The vectors of several inputs, each with an outcome of its own.
-        batch_embed = embedding_service.batch_embed(BatchEmbedRequest) -> BatchEmbedResponse;
+        batch_embed: Embed = embedding_service.batch_embed(BatchEmbedRequest) -> BatchEmbedResponse;
         /// One item.
-        get_item = item_service.get_item(GetItemRequest) -> GetItemResponse;
+        get_item: Read = item_service.get_item(GetItemRequest) -> GetItemResponse;
         /// A page of items in the order of ids.
-        list_items = item_service.list_items(ListItemsRequest) -> ListItemsResponse;
+        list_items: Read = item_service.list_items(ListItemsRequest) -> ListItemsResponse;
         /// One collection.
-        get_collection = collection_service.get_collection(GetCollectionRequest) -> GetCollectionResponse;
+        get_collection: Read = collection_service.get_collection(GetCollectionRequest) -> GetCollectionResponse;
         /// A page of collections by name.
-        list_collections = collection_service.list_collections(ListCollectionsRequest) -> ListCollectionsResponse;
+        list_collections: Read = collection_service.list_collections(ListCollectionsRequest) -> ListCollectionsResponse;
         /// How much of the exact answer each index of a collection finds.
-        measure_recall = collection_service.measure_recall(MeasureRecallRequest) -> MeasureRecallResponse;
+        measure_recall: Admin = collection_service.measure_recall(MeasureRecallRequest) -> MeasureRecallResponse;
         /// A page of the bundles that are loaded.
-        list_models = info_service.list_models(ListModelsRequest) -> ListModelsResponse;
+        list_models: Read = info_service.list_models(ListModelsRequest) -> ListModelsResponse;
         /// A page of aliases by name.
-        list_aliases = collection_service.list_aliases(ListAliasesRequest) -> ListAliasesResponse;
+        list_aliases: Read = collection_service.list_aliases(ListAliasesRequest) -> ListAliasesResponse;
         /// A page of snapshots, newest first.
-        list_snapshots = collection_service.list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse;
+        list_snapshots: Read = collection_service.list_snapshots(ListSnapshotsRequest) -> ListSnapshotsResponse;
         /// One operation.
-        get_operation = operation_service.get_operation(GetOperationRequest) -> GetOperationResponse;
+        get_operation: Read = operation_service.get_operation(GetOperationRequest) -> GetOperationResponse;
         /// A page of operations, newest first.
-        list_operations = operation_service.list_operations(ListOperationsRequest) -> ListOperationsResponse;
+        list_operations: Read = operation_service.list_operations(ListOperationsRequest) -> ListOperationsResponse;
         /// Asks an operation to stop; what it did is taken back.
-        cancel_operation = operation_service.cancel_operation(CancelOperationRequest) -> CancelOperationResponse;
+        cancel_operation: Admin = operation_service.cancel_operation(CancelOperationRequest) -> CancelOperationResponse;
         /// An operation once it has ended, or as it is when the time is up; [`Client::wait`] waits for longer than one call.
-        wait_operation = operation_service.wait_operation(WaitOperationRequest) -> WaitOperationResponse;
+        wait_operation: Read = operation_service.wait_operation(WaitOperationRequest) -> WaitOperationResponse;
         /// Begins to rewrite what is derived from a collection without what was deleted. Done twice it does no harm.
-        compact = admin_service.compact(CompactRequest) -> CompactResponse;
+        compact: Admin = admin_service.compact(CompactRequest) -> CompactResponse;
     }
 
     writes! {
         /// Puts an item, new or in place of the one with its id.
-        upsert_item = item_service.upsert_item(UpsertItemRequest) -> UpsertItemResponse;
+        upsert_item: Write = item_service.upsert_item(UpsertItemRequest) -> UpsertItemResponse;
         /// Puts several items, each with an outcome of its own.
-        batch_upsert_items = item_service.batch_upsert_items(BatchUpsertItemsRequest) -> BatchUpsertItemsResponse;
+        batch_upsert_items: Write = item_service.batch_upsert_items(BatchUpsertItemsRequest) -> BatchUpsertItemsResponse;
         /// Deletes items by id, group or filter; what is not there is no error.
-        delete_items = item_service.delete_items(DeleteItemsRequest) -> DeleteItemsResponse;
+        delete_items: Write = item_service.delete_items(DeleteItemsRequest) -> DeleteItemsResponse;
         /// Makes a collection.
-        create_collection = collection_service.create_collection(CreateCollectionRequest) -> CreateCollectionResponse;
+        create_collection: Admin = collection_service.create_collection(CreateCollectionRequest) -> CreateCollectionResponse;
         /// Deletes a collection with all its items.
-        delete_collection = collection_service.delete_collection(DeleteCollectionRequest) -> DeleteCollectionResponse;
+        delete_collection: Admin = collection_service.delete_collection(DeleteCollectionRequest) -> DeleteCollectionResponse;
         /// Changes settings of a collection.
-        update_collection = collection_service.update_collection(UpdateCollectionRequest) -> UpdateCollectionResponse;
+        update_collection: Admin = collection_service.update_collection(UpdateCollectionRequest) -> UpdateCollectionResponse;
         /// Points an alias at a collection.
-        set_alias = collection_service.set_alias(SetAliasRequest) -> SetAliasResponse;
+        set_alias: Admin = collection_service.set_alias(SetAliasRequest) -> SetAliasResponse;
         /// Deletes an alias; its collection stays.
-        delete_alias = collection_service.delete_alias(DeleteAliasRequest) -> DeleteAliasResponse;
+        delete_alias: Admin = collection_service.delete_alias(DeleteAliasRequest) -> DeleteAliasResponse;
         /// Begins to write a snapshot of a collection.
-        create_snapshot = collection_service.create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse;
+        create_snapshot: Admin = collection_service.create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse;
         /// Begins to make a collection of a snapshot.
-        restore_snapshot = collection_service.restore_snapshot(RestoreSnapshotRequest) -> RestoreSnapshotResponse;
+        restore_snapshot: Admin = collection_service.restore_snapshot(RestoreSnapshotRequest) -> RestoreSnapshotResponse;
         /// Deletes a snapshot.
-        delete_snapshot = collection_service.delete_snapshot(DeleteSnapshotRequest) -> DeleteSnapshotResponse;
+        delete_snapshot: Admin = collection_service.delete_snapshot(DeleteSnapshotRequest) -> DeleteSnapshotResponse;
         /// Begins to embed the collection of an alias by another bundle, into a new collection.
-        start_reembed = collection_service.start_reembed(StartReembedRequest) -> StartReembedResponse;
+        start_reembed: Admin = collection_service.start_reembed(StartReembedRequest) -> StartReembedResponse;
         /// Moves the alias to the new collection.
-        finish_reembed = collection_service.finish_reembed(FinishReembedRequest) -> FinishReembedResponse;
+        finish_reembed: Admin = collection_service.finish_reembed(FinishReembedRequest) -> FinishReembedResponse;
         /// Takes what was written since back to the old collection, and moves the alias there.
-        rollback_reembed = collection_service.rollback_reembed(RollbackReembedRequest) -> RollbackReembedResponse;
+        rollback_reembed: Admin = collection_service.rollback_reembed(RollbackReembedRequest) -> RollbackReembedResponse;
     }
 
     /// Version, limits and engines of the server.
@@ -208,7 +234,7 @@ impl Client {
             let mut client = self.info_service();
             async move { client.get_server_info(request).await }
         };
-        self.call(v1::GetServerInfoRequest {}, send).await
+        self.call(Class::Read, v1::GetServerInfoRequest {}, send).await
     }
 
     /// Several searches at once, answered as they are done. The deadline bounds the time to the first sign of the server; the
@@ -221,7 +247,7 @@ impl Client {
             let mut client = self.search_service();
             async move { client.batch_search(request).await }
         };
-        Ok(Answers::new(self.call(request, send).await?))
+        Ok(Answers::new(self.call(Class::Search, request, send).await?))
     }
 
     /// All bundles that are loaded.
@@ -258,31 +284,16 @@ impl Client {
         }
     }
 
-    /// Sends `request` until it is answered, retries do not help, or the deadline passes.
-    async fn call<Q, R, F>(&self, request: Q, send: impl Fn(Request<Q>) -> F) -> Result<R>
+    async fn call<Q, R, F>(
+        &self,
+        class: Class,
+        request: Q,
+        send: impl Fn(Request<Q>) -> F,
+    ) -> Result<R>
     where
         Q: Clone,
         F: Future<Output = std::result::Result<Response<R>, Status>>,
     {
-        let deadline = Instant::now() + self.options.deadline;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let mut sent = 0;
-        loop {
-            let mut attempt = Request::new(request.clone());
-            attempt.set_timeout(left());
-            sent += 1;
-            let error = match timeout_at(deadline, send(attempt)).await {
-                Ok(Ok(reply)) => {
-                    self.budget.succeeded();
-                    return Ok(reply.into_inner());
-                }
-                Ok(Err(status)) => Error::from(status),
-                Err(_) => Error::too_late(self.options.deadline),
-            };
-            match self.options.retry.wait(sent, &error, left(), rand::random()) {
-                Some(wait) if self.budget.failed(&error) => sleep(wait).await,
-                _ => return Err(error),
-            }
-        }
+        Call::new((&self.options, &self.shared), class, request, send).run().await
     }
 }

@@ -8,6 +8,7 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::transport::{Fault, TransportError};
 use crate::v1::{self, ErrorReason};
 
 /// The outcome of a call.
@@ -77,7 +78,15 @@ struct Details {
     violations: Vec<FieldViolation>,
     resource: Option<Resource>,
     retry_after: Option<Duration>,
+    /// The server asked, by a pushback, not to be asked again.
+    unwelcome: bool,
+    /// What the transport knows.
+    fault: Fault,
+    request_id: String,
 }
+
+/// The trailer by which a server says when, or that never, to come back (gRFC A6).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 impl Error {
     /// An error without details.
@@ -113,6 +122,9 @@ impl Error {
                 name: found.resource_name.clone(),
             }),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            unwelcome: false,
+            fault: Fault::Unknown,
+            request_id: String::new(),
         }))
     }
 
@@ -170,6 +182,26 @@ impl Error {
         self.0.retry_after
     }
 
+    /// The id that the call had in the metadata `x-request-id`, by which the server's log knows it; empty for an element of a
+    /// batch.
+    pub fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    /// Whether the server asked not to be asked again.
+    pub(crate) fn is_unwelcome(&self) -> bool {
+        self.0.unwelcome
+    }
+
+    pub(crate) fn fault(&self) -> Fault {
+        self.0.fault
+    }
+
+    pub(crate) fn of_request(mut self, request_id: &str) -> Self {
+        request_id.clone_into(&mut self.0.request_id);
+        self
+    }
+
     /// A further fact, such as `limit` and `actual` of a field that is too large.
     pub fn fact(&self, name: &str) -> Option<&str> {
         self.0.metadata.get(name).map(String::as_str)
@@ -199,21 +231,31 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let (mut code, mut message) = (status.code(), status.message().to_owned());
         let mut cause = std::error::Error::source(&status);
+        let mut fault = Fault::Unknown;
         // A status that came over the wire has no cause: this one was made here, when time was up or the connection broke.
         // tonic has several codes for the latter, and says "transport error" where the end of the chain says what happened.
         if cause.is_some() && matches!(code, Code::Unknown | Code::Internal | Code::Cancelled) {
             code = Code::Unavailable;
         }
         while let Some(error) = cause {
-            if error.is::<tonic::TimeoutExpired>() {
-                code = Code::DeadlineExceeded;
+            if let Some(transport) = error.downcast_ref::<TransportError>() {
+                fault = transport.fault();
+                message = transport.to_string();
             }
             cause = error.source();
-            if cause.is_none() {
-                message = format!("{message}: {error}");
+            let told = error.to_string();
+            if cause.is_none() && told != message {
+                message = format!("{message}: {told}");
             }
         }
-        Self::with_details(code, message, &status.get_error_details())
+        let mut error = Self::with_details(code, message, &status.get_error_details());
+        error.0.fault = fault;
+        if let Some(pushback) = status.metadata().get(PUSHBACK) {
+            let wait = pushback.to_str().ok().and_then(|text| text.parse().ok());
+            error.0.unwelcome = wait.is_none();
+            error.0.retry_after = wait.map(Duration::from_millis).or(error.0.retry_after);
+        }
+        error
     }
 }
 
@@ -225,15 +267,6 @@ impl From<v1::Status> for Error {
         let encoded = rich.encode_to_vec().into();
         Status::with_details(Code::from_i32(code), message, encoded).into()
     }
-}
-
-/// A connection that could not be made to `url`.
-pub(crate) fn unreachable(url: &str, error: &tonic::transport::Error) -> Error {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    Error::new(Code::Unavailable, format!("cannot reach a Diptych server at {url}: {cause}"))
 }
 
 #[cfg(test)]

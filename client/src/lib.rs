@@ -1,7 +1,8 @@
 //! Rust client of Diptych, a gRPC service for cross-modal retrieval.
 //!
-//! A [`Client`] holds one connection and is cheap to clone. Every call has a deadline, is sent again when that is safe and the
-//! server asks for it, and fails with an [`Error`] whose [`Kind`] and reason a program can branch on.
+//! A [`Client`] is connected to one server or to several and is cheap to clone. A call goes to a server that says it serves, has a
+//! deadline, is sent again when that is safe and may help, and fails with an [`Error`] whose [`Kind`] and reason a program can
+//! branch on.
 //!
 //! ```no_run
 //! use diptych::{Client, Kind, v1};
@@ -27,25 +28,34 @@
 //!
 //! - [`Client`]: a method for each thing one does; the generated clients for all else
 //! - [`Answers`]: those of a batch of searches, as they come
-//! - [`Options`], [`RetryPolicy`]: deadlines, timeouts, retries
+//! - [`Options`]: [`Deadlines`], [`RetryPolicy`] with its [`RetryBudget`], [`Hedge`], [`TransportOptions`]
+//! - [`Transport`]: connections to all servers, as a service for generated clients
 //! - [`Error`]: kind, reason, fields at fault, when to come back
 //! - the functions: short ways to make common requests
 //! - [`v1`]: the messages of the contract
 
 mod answers;
+mod call;
 mod client;
+mod deadline;
 mod error;
+mod hedge;
 mod options;
 mod request;
 mod retry;
+mod transport;
 
 pub use diptych_proto::v1;
 
 pub use self::answers::Answers;
+pub use self::call::Statistics;
 pub use self::client::Client;
+pub use self::deadline::Deadlines;
 pub use self::error::{Error, FieldViolation, Kind, Resource, Result};
+pub use self::hedge::Hedge;
 pub use self::options::Options;
 pub use self::request::{
     all_of, any_of, components, equals, get_item, image_item, mask, text_item, value,
 };
-pub use self::retry::RetryPolicy;
+pub use self::retry::{RetryBudget, RetryPolicy};
+pub use self::transport::{Transport, TransportError, TransportOptions};

@@ -1,6 +1,7 @@
 //! Everything that can be said on the command line.
 
 mod admin;
+mod bench;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::admin::{
     AliasCommand, OperationCommand, ReembedCommand, SnapshotCommand, Waiting,
 };
+pub(crate) use self::bench::{Arrivals, BenchArgs, BenchCall};
 
 /// Searches pictures by text and texts by picture, on a Diptych server.
 #[derive(Debug, Parser)]
@@ -24,15 +26,18 @@ pub(crate) struct Arguments {
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Shared {
-    /// Address of the server, host:port or http://host:port.
+    /// Address of the server, host:port or http://host:port; given more than once or separated by commas, of several that stand in
+    /// for one another.
     #[arg(
         long,
+        visible_alias = "endpoint",
         global = true,
         env = "DIPTYCH_SERVER",
         default_value = "http://127.0.0.1:50051",
+        value_delimiter = ',',
         value_name = "ADDRESS"
     )]
-    pub(crate) server: String,
+    pub(crate) server: Vec<String>,
     /// Collection to work on.
     #[arg(long, global = true, default_value = "emoji", value_name = "NAME")]
     pub(crate) collection: String,
@@ -48,9 +53,17 @@ pub(crate) struct Shared {
           num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL")]
     pub(crate) one_per_group: bool,
-    /// Longest call, retries included, such as 10s or 500ms [default: 10s; for put 2m].
+    /// Longest call, retries included, such as 10s or 500ms [default: by command, 5s for search to 2m for
+    /// put].
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
     pub(crate) deadline: Option<Duration>,
+}
+
+impl Shared {
+    /// All servers, as the client takes them.
+    pub(crate) fn servers(&self) -> String {
+        self.server.join(",")
+    }
 }
 
 /// What to do.
@@ -107,6 +120,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         waiting: Waiting,
     },
+    /// Load a server and measure what it makes of it.
+    ///
+    /// A file of JSON lines has {"text": …}, {"image": FILE} or {"vector": […]} on each line, and what is right to find in
+    /// "relevant": [IDS] or "relevant_groups": [GROUPS]; with those, recall among the first --limit hits is told too.
+    Bench(Box<BenchArgs>),
     /// Print the server's version, models and limits.
     Info,
 }

@@ -8,6 +8,7 @@ mod folder;
 mod item;
 mod journal;
 mod jsonl;
+mod lines;
 mod maker;
 mod parquet;
 mod plan;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use diptych::{Client, Kind, Options, RetryPolicy, v1};
+use diptych::{Client, Deadlines, Kind, Options, RetryBudget, RetryPolicy, TransportOptions, v1};
 use tokio::sync::mpsc;
 
 use self::journal::{Journal, Known, Scope};
@@ -43,6 +44,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// A server at its limit says when to come back, and is to be asked until it has room.
 const ATTEMPTS: u32 = 200;
+/// Longest wait for a server that is away, as one is that is started again.
+const READY_WAIT: Duration = Duration::from_secs(60);
 
 /// Puts all paths, one after the other, and says what came of it.
 pub(crate) async fn run(shared: &Shared, args: PutArgs, out: Out) -> Result<Outcome> {
@@ -80,15 +83,17 @@ async fn plans(args: &PutArgs) -> Result<Vec<Plan>> {
 
 async fn connect(shared: &Shared) -> diptych::Result<Client> {
     let options = Options {
-        deadline: shared.deadline.unwrap_or(DEADLINE),
+        deadlines: Deadlines::all(shared.deadline.unwrap_or(DEADLINE)),
         retry: RetryPolicy {
             attempts: ATTEMPTS,
             max_backoff: MAX_BACKOFF,
+            budget: RetryBudget::unlimited(),
             ..RetryPolicy::default()
         },
+        transport: TransportOptions { ready_wait: READY_WAIT, ..TransportOptions::default() },
         ..Options::default()
     };
-    Client::connect_with(&shared.server, options).await
+    Client::connect_with(&shared.servers(), options).await
 }
 
 /// The collection, made when it is not there.
@@ -175,7 +180,7 @@ impl Put<'_> {
 
     /// What earlier runs have put from `path` and is still there.
     async fn journal(&self, path: &Path) -> Result<(Journal, Known)> {
-        let scope = Scope::new(&self.shared.server, &self.collection, path);
+        let scope = Scope::new(&self.shared.servers(), &self.collection, path);
         let (journal, mut known) = match Journal::open(&scope, !self.args.no_resume) {
             Ok(opened) => opened,
             Err(error) => {

@@ -19,7 +19,7 @@ impl Client {
     pub async fn wait(&self, name: &str, longest: Duration) -> Result<v1::Operation> {
         let end = Instant::now() + longest;
         // The answer must be here before the call's own deadline.
-        let most = ONE_WAIT.min(self.options().deadline / 2);
+        let most = ONE_WAIT.min(self.options().deadlines.read / 2);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let timeout = prost_types::Duration::try_from(left.min(most)).unwrap_or_default();

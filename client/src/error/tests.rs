@@ -49,8 +49,6 @@ fn a_connection_that_broke_can_be_tried_again() {
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.to_string().contains("broken pipe"));
     assert_eq!(Error::from(Status::unknown("x")).kind(), Kind::Internal);
-    let late = Status::from_error(Box::new(tonic::TimeoutExpired(())));
-    assert_eq!(Error::from(late).kind(), Kind::Deadline);
 }
 
 #[test]
@@ -58,4 +56,22 @@ fn an_error_without_details_says_its_code() {
     let error = Error::from(Status::new(Code::Unimplemented, ""));
     assert_eq!((error.kind(), error.reason()), (Kind::Unimplemented, ErrorReason::Unspecified));
     assert_eq!(error.to_string(), Code::Unimplemented.description());
+}
+
+#[test]
+fn a_pushback_tells_when_to_come_back_or_not_to() {
+    let pushed = |value: &str| {
+        let mut status = Status::unavailable("busy");
+        status.metadata_mut().insert(PUSHBACK, value.parse().unwrap());
+        Error::from(status)
+    };
+    let later = pushed("250");
+    assert_eq!(
+        (later.retry_after(), later.is_unwelcome()),
+        (Some(Duration::from_millis(250)), false)
+    );
+    // What is no number of milliseconds is a refusal too, as gRPC says.
+    for never in ["-1", "soon"] {
+        assert!(pushed(never).is_unwelcome(), "{never}");
+    }
 }

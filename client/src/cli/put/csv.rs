@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
-use ::csv::{Reader, ReaderBuilder, StringRecord, Trim};
+use ::csv::{Position, Reader, ReaderBuilder, StringRecord, Trim};
 use anyhow::{Context as _, Result};
 
+use super::lines::Lines;
 use super::row::{self, Cell};
 use super::table::{Numbered, Rows};
 
@@ -20,8 +21,9 @@ pub(super) fn rows(path: &Path) -> Result<Rows> {
     let mut reader = open(path)?;
     let header = reader.headers().with_context(|| format!("cannot read {}", path.display()))?;
     let header: Vec<String> = header.iter().map(str::to_owned).collect();
-    let mut record = StringRecord::new();
-    Ok(Box::new(std::iter::from_fn(move || next(&mut reader, &mut record, &header))))
+    let lines = Lines::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut rows = CsvRows { reader, record: StringRecord::new(), header, lines };
+    Ok(Box::new(std::iter::from_fn(move || rows.next())))
 }
 
 /// Whether the columns are about pictures or texts.
@@ -43,20 +45,34 @@ fn separator(first: &[u8]) -> u8 {
     SEPARATORS.into_iter().find(|separator| count(*separator) == most).unwrap_or(b',')
 }
 
-fn next(
-    reader: &mut Reader<File>,
-    record: &mut StringRecord,
-    header: &[String],
-) -> Option<Numbered> {
-    match reader.read_record(record) {
-        Ok(false) => None,
-        Ok(true) => {
-            let line = record.position().map_or(0, ::csv::Position::line);
-            let cell =
-                |(name, text): (&String, &str)| (name.clone(), Cell::Untyped(text.to_owned()));
-            Some((line, Ok(header.iter().zip(record.iter()).map(cell).collect())))
+struct CsvRows {
+    reader: Reader<File>,
+    record: StringRecord,
+    header: Vec<String>,
+    lines: Lines,
+}
+
+impl CsvRows {
+    fn next(&mut self) -> Option<Numbered> {
+        match self.reader.read_record(&mut self.record) {
+            Ok(false) => None,
+            Ok(true) => {
+                let line = self.line(self.record.position().map_or(0, Position::byte));
+                let cell =
+                    |(name, text): (&String, &str)| (name.clone(), Cell::Untyped(text.to_owned()));
+                let cells = self.header.iter().zip(self.record.iter()).map(cell).collect();
+                Some(line.map_or_else(|error| (0, Err(error)), |line| (line, Ok(cells))))
+            }
+            Err(error) => {
+                let line = self.line(error.position().map_or(0, Position::byte));
+                Some((line.unwrap_or(0), Err(fault(&error))))
+            }
         }
-        Err(error) => Some((error.position().map_or(0, ::csv::Position::line), Err(fault(&error)))),
+    }
+
+    /// The line that the record at this byte begins on.
+    fn line(&mut self, byte: u64) -> Result<u64, String> {
+        self.lines.of(byte).map_err(|error| error.to_string())
     }
 }
 
@@ -88,6 +104,27 @@ mod tests {
         assert_eq!(lines, [2, 4]);
         let first = rows[0].1.as_ref().unwrap();
         assert_eq!(first[1], ("text".to_owned(), Cell::Untyped("two\nlines".to_owned())));
+    }
+
+    #[test]
+    fn lines_are_counted_as_an_editor_does_whatever_ends_them() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = [
+                "image,text",
+                "a.jpg,x",
+                "",
+                "b.jpg,y,z",
+                "",
+                "",
+                "c.jpg,\"two",
+                "lines\"",
+                "d.jpg,w",
+            ];
+            let rows = read(&(text.join(end) + end));
+            let lines: Vec<u64> = rows.iter().map(|(line, _)| *line).collect();
+            assert_eq!(lines, [2, 4, 7, 9], "{end:?}");
+            assert!(rows[1].1.is_err());
+        }
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl Report {
             (None, Some(picture)) => format!("--image {} --target image", quoted(picture)),
             (None, None) => return None,
         };
-        let server = match shared.server.as_str() {
+        let server = match shared.servers().as_str() {
             DEFAULT_SERVER => String::new(),
             server => format!("--server {server} "),
         };
