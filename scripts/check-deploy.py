@@ -41,7 +41,9 @@ PORTS = {"DIPTYCH_LISTEN": GRPC, "DIPTYCH_OPS_LISTEN": OPS}
 KEYS = {variable: key for variable, key in find("server/src/config/flags.rs", r'env = "(DIPTYCH_\w+)".*\n\s*pub (\w+):')}
 ROUTES = find("server/src/ops.rs", r'\.route\("(/\w+)"')
 DRAIN = find("server/src/config.rs", r"const DRAIN: Duration = Duration::from_secs\((\d+)\)")[0] + "s"
-CLOSE = int(find("server/src/app.rs", r"const CLOSE_TIME: Duration = Duration::from_secs\((\d+)\)")[0])
+DELAY = "0s" if find("server/src/config.rs", r"const DRAIN_DELAY: Duration = Duration::(\w+);") == ["ZERO"] else None
+CUT = int(find("server/src/app/drain.rs", r"const CUT_TIME: Duration = Duration::from_secs\((\d+)\)")[0])
+CLOSE = int(find("server/src/app/drain.rs", r"const CLOSE_TIME: Duration = Duration::from_secs\((\d+)\)")[0])
 LAST = int(find("server/src/main.rs", r"const LAST_WAIT: Duration = Duration::from_secs\((\d+)\)")[0])
 WORKSPACE = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
 
@@ -109,9 +111,14 @@ def check_pod(name, spec, image_env, user, objects):
         check(env.get("DIPTYCH_DATA_DIR") in kept, f"{name}: the data folder {env.get('DIPTYCH_DATA_DIR')} is on no volume")
         settings = check_settings(env, image_env, pod, container, objects)
         drain = settings.get("drain", DRAIN)
-        wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        check(drain.endswith("s") and drain[:-1].isdigit(), f"settings: drain is {drain}, write it in seconds")
-        least = wait + int(re.sub(r"\D", "", drain)) + CLOSE + LAST
+        delay = settings.get("drain_delay", DELAY)
+        for key, time in (("drain", drain), ("drain_delay", delay)):
+            check(time and time.endswith("s") and time[:-1].isdigit(), f"settings: {key} is {time}, write it in seconds")
+        seconds = lambda time: int(re.sub(r"\D", "", time or "") or 0)
+        # Services need a while to forget a pod, and nothing but the server waits for it.
+        check(seconds(delay) >= 5, f"settings: drain_delay is {delay}, at least 5s in a cluster")
+        check("preStop" not in container.get("lifecycle", {}), f"{name}: a preStop waits beside drain_delay")
+        least = seconds(delay) + seconds(drain) + CUT + CLOSE + LAST
         check(pod["terminationGracePeriodSeconds"] >= least, f"{name}: the server may take {least} s to end, it gets less")
         version = container["image"].rpartition(":")[2]
         check("@" in container["image"] or version == WORKSPACE["version"], f"{name}: image {container['image']}")

@@ -13,6 +13,7 @@
 mod accuracy;
 mod ask;
 mod bad_input;
+mod bench;
 mod crasher;
 mod disk;
 mod docs;

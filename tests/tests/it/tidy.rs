@@ -51,7 +51,12 @@ const ONLY: [Only; 8] = [
     },
     Only {
         name: "safetensors",
-        places: &["model/src/bundle", "trainer/src/checkpoint", "trainer/src/import/foreign"],
+        places: &[
+            "model/src/bundle",
+            "trainer/src/checkpoint",
+            "trainer/src/import/foreign",
+            "trainer/src/heads/tests",
+        ],
         because: "each format on disk has one reader and writer",
     },
     Only {
