@@ -120,11 +120,16 @@ pub(crate) struct ArchiveWriter<W> {
 
 impl<W: Write> ArchiveWriter<W> {
     pub(crate) fn begin(out: W, head: &Head) -> Result<Self, Fault> {
+        let mut writer = Self::started(out)?;
+        let head = serde_json::to_vec(head).map_err(|e| Fault::Refused(e.to_string()))?;
+        writer.frame(HEAD, &head)?;
+        Ok(writer)
+    }
+
+    fn started(out: W) -> Result<Self, Fault> {
         let mut writer = Self { out, sha256: Sha256::new(), items: 0, bytes: 0 };
         writer.raw(MAGIC)?;
         writer.raw(&VERSION.to_le_bytes())?;
-        let head = serde_json::to_vec(head).map_err(|e| Fault::Refused(e.to_string()))?;
-        writer.frame(HEAD, &head)?;
         Ok(writer)
     }
 
@@ -135,7 +140,6 @@ impl<W: Write> ArchiveWriter<W> {
 
     pub(crate) fn item(&mut self, item: &ArchivedItem) -> Result<(), Fault> {
         let bytes = postcard::to_stdvec(item).map_err(|e| Fault::Refused(e.to_string()))?;
-        self.items += 1;
         self.frame(ITEM, &bytes)
     }
 
@@ -149,6 +153,9 @@ impl<W: Write> ArchiveWriter<W> {
     }
 
     fn frame(&mut self, kind: u8, payload: &[u8]) -> Result<(), Fault> {
+        if kind == ITEM {
+            self.items += 1;
+        }
         if payload.len() > FRAME_MAX_BYTES {
             return refused("an item is larger than an archive takes");
         }
@@ -165,6 +172,13 @@ impl<W: Write> ArchiveWriter<W> {
         self.bytes += bytes.len() as u64;
         Ok(self.out.write_all(bytes)?)
     }
+}
+
+/// Parts, kind and content, as an archive whose lengths and checksums fit, whatever they hold.
+pub(crate) fn in_frames(parts: &[(u8, &[u8])]) -> Result<Vec<u8>, Fault> {
+    let mut writer = ArchiveWriter::started(Vec::new())?;
+    parts.iter().try_for_each(|(kind, payload)| writer.frame(*kind, payload))?;
+    writer.end().map(|(bytes, ..)| bytes)
 }
 
 fn checksum(kind: u8, length: [u8; 4], payload: &[u8]) -> u32 {

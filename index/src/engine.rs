@@ -72,6 +72,27 @@ pub struct PutBatch {
     pub collection: Option<u32>,
     /// Stored with the outcome and given back by it: what the caller needs to answer a repeat.
     pub note: Vec<u8>,
+    /// Written together with the items, or not at all; also when every item is refused, or there is
+    /// none.
+    pub mark: Option<Mark>,
+}
+
+/// How far someone who writes batch after batch has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Whose it is, 1 to 200 bytes; of two marks with one key the later one stands.
+    pub key: String,
+    /// What the caller needs to go on behind the batch.
+    pub value: Vec<u8>,
+}
+
+/// A mark with what became of the batch that it was written with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredMark {
+    /// As [`Mark::value`].
+    pub value: Vec<u8>,
+    /// Of the batch.
+    pub outcome: PutOutcome,
 }
 
 /// A written item.

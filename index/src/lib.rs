@@ -9,6 +9,7 @@
 //! - [`recall`]: how much of the right answer an engine finds
 //! - [`error`]: what can go wrong, by cause
 //! - [`mod@bench`]: graphs measured on a file of vectors
+//! - [`fuzzing`]: doors for fuzzing
 //!
 //! The store is the truth; rows and graphs in memory are derived from it and can always be rebuilt.
 
@@ -19,6 +20,7 @@ mod encoding;
 pub mod engine;
 pub mod error;
 pub mod filter;
+pub mod fuzzing;
 mod graph;
 mod kernel;
 pub mod recall;
@@ -30,9 +32,10 @@ pub mod types;
 pub use embedded::{EmbeddedConfig, EmbeddedEngine};
 pub use engine::{
     Alias, AliasChange, Capabilities, ChangeKind, ChangePage, CollectionUpdate, DeleteBatch,
-    DeleteOutcome, Draw, Drawn, Engine, EngineAdmin, Fields, ItemChange, Nearest, Neighbour,
+    DeleteOutcome, Draw, Drawn, Engine, EngineAdmin, Fields, ItemChange, Mark, Nearest, Neighbour,
     Neighbours, Pages, Pin, PinId, Progress, PutBatch, PutOutcome, RequestKey, Route, Scan,
-    ScanPage, Selection, SnapshotInfo, StoredOutcome, StoredVector, Sum, SumPart, Written,
+    ScanPage, Selection, SnapshotInfo, StoredMark, StoredOutcome, StoredVector, Sum, SumPart,
+    Written,
 };
 pub use error::{Error, Kind, Rejection, Result};
 pub use filter::{Comparison, Filter};

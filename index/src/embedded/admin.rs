@@ -8,16 +8,17 @@ use tokio::sync::oneshot;
 use super::{
     Collection, EmbeddedEngine, blocking,
     job::{AdminAnswer, AdminWrite},
+    prepare::check_mark,
     read, snapshot,
     writer::{Message, Write},
 };
 use crate::{
     engine::{
         Alias, AliasChange, ChangePage, CollectionUpdate, DeleteOutcome, EngineAdmin, Progress,
-        Selection, SnapshotInfo,
+        Selection, SnapshotInfo, StoredMark,
     },
     error::{Error, Rejection, Result},
-    store::Store,
+    store::{Store, changes::mark_key},
     types::{CollectionInfo, check_collection_name},
 };
 
@@ -156,6 +157,22 @@ impl EngineAdmin for EmbeddedEngine {
     async fn notes(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let store = self.store()?;
         blocking(move || store.notes(&*store.read()?)).await
+    }
+
+    async fn mark(&self, key: &str) -> Result<Option<StoredMark>> {
+        check_mark(key)?;
+        let (store, key) = (self.store()?, key.to_owned());
+        blocking(move || store.mark(&*store.read()?, &key)).await
+    }
+
+    async fn marks(&self) -> Result<Vec<(String, StoredMark)>> {
+        let store = self.store()?;
+        blocking(move || store.marks(&*store.read()?)).await
+    }
+
+    async fn forget_mark(&self, key: &str) -> Result<()> {
+        check_mark(key)?;
+        self.write_note(&mark_key(key), None).await
     }
 
     fn has_snapshots(&self) -> bool {

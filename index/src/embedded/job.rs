@@ -18,7 +18,9 @@ use super::{
     writer::Write,
 };
 use crate::{
-    engine::{DeleteBatch, DeleteOutcome, PutOutcome, RequestKey, StoredOutcome, Written},
+    engine::{
+        DeleteBatch, DeleteOutcome, PutOutcome, RequestKey, StoredMark, StoredOutcome, Written,
+    },
     error::{Error, Rejection, Result},
     store::{
         key::CollectionId,
@@ -114,6 +116,10 @@ impl<'a, 'm> Attempt<'a, 'm> {
         self.remember(collection.id, batch.request.as_ref(), || {
             StoredOutcome::Put(outcome.clone())
         })?;
+        if let Some(mark) = &batch.mark {
+            let stored = StoredMark { value: mark.value.clone(), outcome: outcome.clone() };
+            self.txn.put_mark(&mark.key, &stored)?;
+        }
         Ok(Ok(Answer::Put(outcome)))
     }
 

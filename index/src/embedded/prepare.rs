@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Collection;
 use crate::{
     encoding,
-    engine::{PutBatch, RequestKey},
+    engine::{Mark, PutBatch, RequestKey},
     error::{Rejection, Result},
     kernel,
     store::{Store, key::Slot, sources::INLINE_MAX_BYTES, write::NewSource},
@@ -13,6 +13,9 @@ use crate::{
         ItemId, Metadata, Modality, NewItem, Space, VectorStorage, check_metadata, check_name,
     },
 };
+
+/// Longest key of a mark in bytes: with what the store puts before it, it is the key of a note.
+const MARK_KEY_MAX_BYTES: usize = 200;
 
 /// An item that only the store can still refuse.
 #[derive(Debug)]
@@ -35,19 +38,23 @@ pub(crate) struct PreparedBatch {
     pub(crate) items: Vec<Result<Prepared, Rejection>>,
     pub(crate) request: Option<RequestKey>,
     pub(crate) note: Vec<u8>,
+    pub(crate) mark: Option<Mark>,
 }
 
 /// Checks a batch and writes its large sources to files.
 pub(crate) fn prepare(
     store: &Store,
     collection: &Arc<Collection>,
-    batch: PutBatch,
+    mut batch: PutBatch,
 ) -> Result<PreparedBatch> {
     if let Some(request) = &batch.request {
         check_request(request)?;
     }
+    if let Some(mark) = &batch.mark {
+        check_mark(&mark.key)?;
+    }
     let mut items = Vec::with_capacity(batch.items.len());
-    for item in batch.items {
+    for item in std::mem::take(&mut batch.items) {
         items.push(match check(collection, &item) {
             Err(rejection) => Err(rejection),
             Ok(vectors) => {
@@ -65,12 +72,22 @@ pub(crate) fn prepare(
             }
         });
     }
-    Ok(PreparedBatch { items, request: batch.request, note: batch.note })
+    let PutBatch { request, note, mark, .. } = batch;
+    Ok(PreparedBatch { items, request, note, mark })
 }
 
 /// A request id has 1 to 256 bytes.
 pub(crate) fn check_request(request: &RequestKey) -> Result<(), Rejection> {
     check_name("request_id", &request.id)
+}
+
+/// The key of a mark has 1 to 200 bytes.
+pub(crate) fn check_mark(key: &str) -> Result<(), Rejection> {
+    check_name("mark", key)?;
+    if key.len() > MARK_KEY_MAX_BYTES {
+        return Err(Rejection::limit("mark", "bytes", MARK_KEY_MAX_BYTES, key.len()));
+    }
+    Ok(())
 }
 
 /// A source as the store takes it: a large one is a synced file already.

@@ -8,7 +8,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 
-use super::{DeleteOutcome, Selection};
+use super::{DeleteOutcome, Selection, StoredMark};
 use crate::{
     error::{Error, Result},
     types::{CollectionInfo, ItemId},
@@ -199,6 +199,24 @@ pub trait EngineAdmin: Send + Sync {
     /// All notes, by key.
     async fn notes(&self) -> Result<Vec<(String, Vec<u8>)>> {
         Ok(Vec::new())
+    }
+
+    /// The mark of a key, as it was last written with a batch ([`super::PutBatch::mark`]).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] by an engine that does not write marks.
+    async fn mark(&self, _key: &str) -> Result<Option<StoredMark>> {
+        Err(Error::Unsupported { operation: "marks" })
+    }
+
+    /// All marks, by key.
+    async fn marks(&self) -> Result<Vec<(String, StoredMark)>> {
+        Ok(Vec::new())
+    }
+
+    /// Removes a mark; one that is not there is no error.
+    async fn forget_mark(&self, _key: &str) -> Result<()> {
+        Err(Error::Unsupported { operation: "marks" })
     }
 
     /// Whether it makes and restores snapshots.

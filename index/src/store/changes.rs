@@ -1,4 +1,4 @@
-//! The log of changes, aliases and notes.
+//! The log of changes, aliases, notes and marks.
 //!
 //! The log has one entry for each item that is there, under the number of its last put, and one for
 //! each of the latest deletes. So a follower that read up to a number learns what to copy and what
@@ -16,13 +16,16 @@ use super::{
     write::WriteTxn,
 };
 use crate::{
-    engine::{ChangeKind, ItemChange},
+    engine::{ChangeKind, ItemChange, StoredMark},
     error::Result,
     types::ItemId,
 };
 
 /// Deletes that are kept in the log of one collection.
 pub(crate) const DELETES_MAX: u64 = 100_000;
+
+/// Before the keys of marks, among those of notes.
+const MARK: &str = "mark/";
 
 type Txn<'a> = RoTxn<'a, AnyTls>;
 
@@ -79,17 +82,47 @@ impl Store {
         Ok(found)
     }
 
-    /// All notes, by key.
+    /// All notes that are no marks, by key.
     pub(crate) fn notes(&self, txn: &Txn<'_>) -> Result<Vec<(String, Vec<u8>)>> {
         let mut found = Vec::new();
         for row in self.tables.notes.iter(txn).map_err(fault)? {
             let (key, value) = row.map_err(fault)?;
+            if key.starts_with(MARK.as_bytes()) {
+                continue;
+            }
             let body = record::unframe(key, value)
                 .map_err(|_| self.damaged("a note of the program is not readable"))?;
             found.push((String::from_utf8_lossy(key).into_owned(), body.to_vec()));
         }
         Ok(found)
     }
+
+    /// A mark by its key.
+    pub(crate) fn mark(&self, txn: &Txn<'_>, key: &str) -> Result<Option<StoredMark>> {
+        let key = mark_key(key);
+        let found = self.tables.notes.get(txn, key.as_bytes()).map_err(fault)?;
+        found.map(|value| self.decode_mark(key.as_bytes(), value)).transpose()
+    }
+
+    /// All marks, by key.
+    pub(crate) fn marks(&self, txn: &Txn<'_>) -> Result<Vec<(String, StoredMark)>> {
+        let mut found = Vec::new();
+        for row in self.tables.notes.prefix_iter(txn, MARK.as_bytes()).map_err(fault)? {
+            let (key, value) = row.map_err(fault)?;
+            let name = String::from_utf8_lossy(&key[MARK.len()..]).into_owned();
+            found.push((name, self.decode_mark(key, value)?));
+        }
+        Ok(found)
+    }
+
+    fn decode_mark(&self, key: &[u8], value: &[u8]) -> Result<StoredMark> {
+        record::decode(key, value).map_err(|_| self.damaged("a mark is not readable"))
+    }
+}
+
+/// A mark's key among those of notes.
+pub(crate) fn mark_key(key: &str) -> String {
+    format!("{MARK}{key}")
 }
 
 impl WriteTxn<'_> {
@@ -196,6 +229,11 @@ impl WriteTxn<'_> {
             Some(value) => self.put_raw(table, key.as_bytes(), value),
             None => self.delete(table, key.as_bytes()),
         }
+    }
+
+    /// Writes a mark.
+    pub(crate) fn put_mark(&mut self, key: &str, mark: &StoredMark) -> Result<()> {
+        self.put_record(self.store.tables.notes, mark_key(key).as_bytes(), mark)
     }
 
     /// Gives a collection another record, and with it perhaps another name.

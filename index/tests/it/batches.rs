@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use diptych_index::{
-    DeleteBatch, EmbeddedConfig, EmbeddedEngine, Engine, Error, Fields, Kind, Modality, PutBatch,
-    RequestKey, Selection, StoredOutcome,
+    DeleteBatch, EmbeddedConfig, EmbeddedEngine, Engine, EngineAdmin as _, Error, Fields, Kind,
+    Mark, Modality, PutBatch, RequestKey, Selection, StoredOutcome,
 };
 
 use crate::support::{
@@ -150,6 +150,59 @@ fn items_made_for_a_collection_never_reach_another_of_its_name() {
         assert_eq!(engine.collection(NAME).await.unwrap().counts.images, 0);
         batch.collection = Some(second);
         assert!(engine.put(NAME, batch).await.unwrap().results[0].is_ok());
+    });
+}
+
+#[test]
+fn a_mark_is_written_with_its_batch_or_not_at_all() {
+    over_engines(|mut fixture| async move {
+        let mark = |value: &[u8]| Some(Mark { key: "walk".to_owned(), value: value.to_vec() });
+        let mut bad = item("bad", Modality::Image, 2);
+        bad.vectors.shared = Some(vec![0.0; 19]);
+        let items = vec![item("a", Modality::Image, 1), bad.clone()];
+        let first = PutBatch { items, mark: mark(b"one"), ..PutBatch::default() };
+        let outcome = fixture.engine.put(NAME, first.clone()).await.unwrap();
+        fixture.reopen().await;
+        let stored = fixture.engine.mark("walk").await.unwrap().unwrap();
+        assert_eq!((stored.value.as_slice(), &stored.outcome), (b"one".as_slice(), &outcome));
+
+        let none = PutBatch { items: vec![bad], mark: mark(b"two"), ..PutBatch::default() };
+        let refused = fixture.engine.put(NAME, none).await.unwrap();
+        assert!(refused.results[0].is_err());
+        assert_eq!(refused.generation, outcome.generation);
+        fixture.reopen().await;
+        let stored = fixture.engine.mark("walk").await.unwrap().unwrap();
+        assert_eq!((stored.value.as_slice(), &stored.outcome), (b"two".as_slice(), &refused));
+
+        let elsewhere = PutBatch { collection: Some(999), mark: mark(b"three"), ..first.clone() };
+        fixture.engine.put(NAME, elsewhere).await.unwrap_err();
+        let request = key("r", 1);
+        let known = PutBatch { request: request.clone(), ..first.clone() };
+        fixture.engine.put(NAME, known).await.unwrap();
+        let other = PutBatch { request: key("r", 2), mark: mark(b"four"), ..first };
+        fixture.engine.put(NAME, other).await.unwrap_err();
+        let marks = fixture.engine.marks().await.unwrap();
+        assert_eq!(marks.len(), 1);
+        assert_eq!((marks[0].0.as_str(), marks[0].1.value.as_slice()), ("walk", b"one".as_slice()));
+        assert!(fixture.engine.notes().await.unwrap().is_empty(), "marks are no notes");
+    });
+}
+
+#[test]
+fn a_mark_that_is_forgotten_is_gone_and_its_key_has_a_limit() {
+    over_engines(|fixture| async move {
+        let key = "k".repeat(200);
+        let mark = Some(Mark { key: key.clone(), value: Vec::new() });
+        let batch = PutBatch { mark, ..PutBatch::default() };
+        fixture.engine.put(NAME, batch).await.unwrap();
+        assert!(fixture.engine.mark(&key).await.unwrap().is_some());
+        fixture.engine.forget_mark(&key).await.unwrap();
+        fixture.engine.forget_mark(&key).await.unwrap();
+        assert!(fixture.engine.mark(&key).await.unwrap().is_none());
+        let mark = Some(Mark { key: "k".repeat(201), value: Vec::new() });
+        let batch = PutBatch { mark, ..PutBatch::default() };
+        let error = fixture.engine.put(NAME, batch).await.unwrap_err();
+        assert_eq!((error.kind(), error.field()), (Kind::Limit, Some("mark")));
     });
 }
 
