@@ -36,6 +36,7 @@ use candle_core::{Device, Tensor};
 pub use self::builder::BundleBuilder;
 use self::checkpoint::Checkpoint;
 pub(crate) use self::golden::Golden;
+pub use self::golden::{GoldenInput, LEAST_COSINE};
 pub use self::manifest::{DataSource, FileEntry, Manifest, SpaceInfo, Spaces, Training};
 use self::stored::StoredFile;
 pub use self::stored::StoredTensors;
@@ -222,6 +223,15 @@ impl Bundle {
     #[must_use]
     pub fn has_golden(&self) -> bool {
         self.checkpoint.is_none()
+    }
+
+    /// The golden inputs with the vectors that they must give; none of a checkpoint of others. They have not been
+    /// compared: [`Encoder::open`](crate::infer::Encoder::open) does.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when inputs and vectors do not match in number.
+    pub fn golden_inputs(&self) -> Result<Vec<GoldenInput>> {
+        Ok(self.golden()?.map(Golden::into_inputs).unwrap_or_default())
     }
 
     /// The golden inputs and their vectors.

@@ -112,6 +112,7 @@ pub struct Encoder {
     embedding_digest: String,
     bundle_digest: String,
     proved: bool,
+    weight_bytes: u64,
 }
 
 impl Encoder {
@@ -123,12 +124,12 @@ impl Encoder {
     /// not fit.
     pub fn open(bundle: &Bundle) -> Result<Self> {
         let manifest = bundle.manifest();
-        let networks = Networks::new(
-            &manifest.model,
-            manifest.image.clone(),
-            (manifest.text.as_ref(), bundle.tokenizer_json()),
-            &bundle.params(&Device::Cpu),
-        )?;
+        let (networks, weight_bytes) = {
+            let params = bundle.params(&Device::Cpu);
+            let text = (manifest.text.as_ref(), bundle.tokenizer_json());
+            let networks = Networks::new(&manifest.model, manifest.image.clone(), text, &params)?;
+            (networks, params.given_bytes())
+        };
         if let Some(golden) = bundle.golden()? {
             golden.check(&networks)?;
         }
@@ -141,6 +142,7 @@ impl Encoder {
             embedding_digest: bundle.embedding_digest().to_owned(),
             bundle_digest: bundle.bundle_digest().to_owned(),
             proved: bundle.has_golden(),
+            weight_bytes,
         })
     }
 
@@ -217,6 +219,12 @@ impl Encoder {
     #[must_use]
     pub fn proved(&self) -> bool {
         self.proved
+    }
+
+    /// Bytes of the weights in memory, as they were read; layouts of frozen towers may round them up.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
     }
 
     /// What a cosine of shared vectors is multiplied by to give a logit.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, DeviceLocation, Tensor, Var};
@@ -47,6 +48,17 @@ pub struct Params {
     dtype: DType,
     /// In place of what the device would have.
     compute_dtype: Option<DType>,
+    /// Bytes of the given weights that were asked for.
+    bytes: AtomicU64,
+}
+
+/// How many bits a value of a weight is given with.
+#[derive(Clone, Copy, PartialEq)]
+enum Width {
+    /// Those of the weights' type.
+    Full,
+    /// Those that it has in its file, where layers can use them.
+    AsStored,
 }
 
 #[derive(Debug)]
@@ -81,7 +93,13 @@ impl Params {
     }
 
     fn new(source: Source, device: &Device) -> Self {
-        Self { source, device: device.clone(), dtype: DType::F32, compute_dtype: None }
+        Self {
+            source,
+            device: device.clone(),
+            dtype: DType::F32,
+            compute_dtype: None,
+            bytes: AtomicU64::new(0),
+        }
     }
 
     /// The same weights in `dtype`: F64 for numeric gradients, F32 for everything else.
@@ -128,7 +146,7 @@ impl Params {
     /// [`Error::Corrupt`] if a given weight is missing or has another shape, [`Error::Invalid`] if
     /// one name is asked for with two shapes.
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
-        Ok(self.get_as_stored(name, shape, init)?.to_dtype(self.dtype)?)
+        self.weight((name, shape), init, Width::Full)
     }
 
     /// [`Params::get`], but a weight that lies in a file in half precision stays so on the CPU: for
@@ -137,6 +155,10 @@ impl Params {
     /// # Errors
     /// As [`Params::get`].
     pub fn get_as_stored(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.weight((name, shape), init, Width::AsStored)
+    }
+
+    fn weight(&self, (name, shape): (&str, &[usize]), init: Init, width: Width) -> Result<Tensor> {
         match &self.source {
             Source::Seeded { seed, vars } => {
                 let mut vars = lock(vars);
@@ -155,14 +177,14 @@ impl Params {
                 Ok(tensor)
             }
             Source::Given { tensors, asked } => {
-                self.given(tensors.get(name).cloned(), (name, shape), asked)
+                self.given(tensors.get(name).cloned(), (name, shape, width), asked)
             }
             Source::Stored { tensors, asked } => {
                 // Compared before it is read: a header may promise any size.
                 if let Some(stored) = tensors.shape(name).filter(|stored| *stored != shape) {
                     return Err(misshapen(name, stored, shape));
                 }
-                self.given(tensors.read_as_stored(name)?, (name, shape), asked)
+                self.given(tensors.read_as_stored(name)?, (name, shape, width), asked)
             }
         }
     }
@@ -171,17 +193,25 @@ impl Params {
     fn given(
         &self,
         tensor: Option<Tensor>,
-        (name, shape): (&str, &[usize]),
+        (name, shape, width): (&str, &[usize], Width),
         asked: &Mutex<BTreeSet<String>>,
     ) -> Result<Tensor> {
         let tensor = tensor.ok_or_else(|| Error::corrupt(name, "the weight is missing"))?;
         if tensor.dims() != shape {
             return Err(misshapen(name, tensor.dims(), shape));
         }
-        lock(asked).insert(name.to_owned());
-        let half = tensor.dtype() == DType::F16 && self.device.is_cpu();
+        let half = width == Width::AsStored && tensor.dtype() == DType::F16 && self.device.is_cpu();
         let dtype = if half { DType::F16 } else { self.dtype };
+        if lock(asked).insert(name.to_owned()) {
+            let bytes = tensor.elem_count() * dtype.size_in_bytes();
+            self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         Ok(tensor.to_device(&self.device)?.to_dtype(dtype)?.contiguous()?)
+    }
+
+    /// Bytes that the given weights asked for so far take in memory, without what networks make of them; 0 of trainable ones.
+    pub fn given_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Checks that every given weight was asked for. Call it once the model is built.

@@ -40,6 +40,7 @@ pub fn generate(protos: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("diptych_descriptor.bin"), prost::Message::encode_to_vec(&lean))?;
     // Ordered maps: the bytes of a message are the same each time, so that a digest over them means something.
     let mut config = tonic_prost_build::configure().out_dir(out).btree_map(".");
+    config = config.codec_path("crate::codec::BoundedCodec");
     for field in BYTES_FIELDS {
         config = config.bytes(field);
     }

@@ -1,7 +1,9 @@
 //! The wire contract of Diptych: package `diptych.v1`.
 //!
-//! `proto/` holds the sources, commented field by field; `src/gen` what `examples/gen.rs` makes of them. There is no logic
-//! here, and nothing here is written by hand but this page.
+//! `proto/` holds the sources, commented field by field; `src/gen` what `examples/gen.rs` makes of them. Written by hand are
+//! this page and [`codec`], which bounds what a message becomes in memory.
+
+pub mod codec;
 
 /// Messages, clients and servers of package `diptych.v1`.
 #[expect(clippy::large_enum_variant, reason = "generated; an answer is the usual case")]

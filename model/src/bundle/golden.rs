@@ -15,7 +15,36 @@ use crate::preprocess::image::{ImageFormat, sniff};
 
 /// Least cosine between a golden vector and the one computed here. Rounding on another processor
 /// stays within 1e-6; a wrong filter, weight or tokenizer does not come close.
-const LEAST_COSINE: f32 = 1.0 - 1e-4;
+pub const LEAST_COSINE: f32 = 1.0 - 1e-4;
+
+/// An input of a bundle and the vectors that it must give.
+#[derive(Clone, Debug)]
+pub struct GoldenInput {
+    /// Its path in the bundle, such as `golden/text-000.txt`.
+    pub name: String,
+    /// Picture or text.
+    pub modality: Modality,
+    /// The picture file, or the text in UTF-8.
+    pub bytes: Cow<'static, [u8]>,
+    /// The golden vectors.
+    pub vectors: Vectors,
+}
+
+impl GoldenInput {
+    /// The cosine of the golden vectors with those computed now, -1 to 1: of the shared or of the exclusive ones, whichever
+    /// is smaller. Not a number when they are not of one length.
+    #[must_use]
+    pub fn cosine(&self, got: &Vectors) -> f32 {
+        let shared = cosine(&self.vectors.shared, &got.shared);
+        let exclusive = match (&self.vectors.exclusive, &got.exclusive) {
+            (Some(expected), Some(got)) => cosine(expected, got),
+            (None, None) => shared,
+            _ => f32::NAN,
+        };
+        // `min` would pass over what is not a number.
+        if shared.is_nan() || shared < exclusive { shared } else { exclusive }
+    }
+}
 
 /// Inputs as bytes by their path in the bundle, and the vectors they give, in the order of paths.
 #[derive(Debug, Default)]
@@ -123,6 +152,23 @@ impl Golden {
         let image_vectors = vectors(Modality::Image, images.len())?;
         let text_vectors = vectors(Modality::Text, texts.len())?;
         Ok(Self { images, texts, image_vectors, text_vectors })
+    }
+
+    /// Each input with its vectors: pictures, then texts, each in the order of paths.
+    pub(super) fn into_inputs(self) -> Vec<GoldenInput> {
+        let kinds = [
+            (Modality::Image, self.images, self.image_vectors),
+            (Modality::Text, self.texts, self.text_vectors),
+        ];
+        let inputs = kinds.into_iter().flat_map(|(modality, inputs, vectors)| {
+            inputs.into_iter().zip(vectors).map(move |((name, bytes), vectors)| GoldenInput {
+                name,
+                modality,
+                bytes,
+                vectors,
+            })
+        });
+        inputs.collect()
     }
 
     /// Embeds the inputs and compares.

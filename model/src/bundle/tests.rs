@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::error::Kind;
-use crate::infer::Encoder;
+use crate::infer::{Encoder, Vectors};
 use crate::testing::tiny_bundle;
 
 fn written() -> (TempDir, PathBuf) {
@@ -280,6 +280,35 @@ fn a_bundle_that_does_not_give_its_golden_vectors_is_refused() {
     let other_filter = with_manifest(|value| value["image"]["filter"] = json!("nearest"));
     let bundle = Bundle::from_files(other_filter).unwrap();
     assert!(Encoder::open(&bundle).unwrap_err().to_string().contains("golden/image-"));
+}
+
+#[test]
+fn golden_inputs_come_with_their_vectors_and_tell_how_far_others_are_from_them() {
+    let bundle = tiny_bundle(1).unwrap();
+    let encoder = Encoder::open(&bundle).unwrap();
+    let inputs = bundle.golden_inputs().unwrap();
+    let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+    let pictures = ["golden/image-000.png", "golden/image-001.png"];
+    assert_eq!(names, [&pictures[..], &["golden/text-000.txt", "golden/text-001.txt"]].concat());
+    let text = std::str::from_utf8(&inputs[2].bytes).unwrap();
+    let prepared = encoder.prepare_text(text, false).unwrap();
+    let got = encoder.encode_texts(&[prepared]).unwrap().remove(0);
+    assert!(inputs[2].cosine(&got) >= LEAST_COSINE);
+    // The worse of the two spaces counts, and vectors that do not fit never pass.
+    let turned = got.exclusive.clone().map(|vector| vector.iter().map(|value| -value).collect());
+    assert!(inputs[2].cosine(&Vectors { exclusive: turned, ..got.clone() }) < -0.9);
+    let short = Vectors { shared: got.shared[1..].to_vec(), ..got.clone() };
+    for unfit in [short, Vectors { exclusive: None, ..got }] {
+        assert!(inputs[2].cosine(&unfit).is_nan());
+    }
+}
+
+#[test]
+fn an_encoder_knows_what_its_weights_take() {
+    let bundle = tiny_bundle(1).unwrap();
+    let weights = bundle.weights().unwrap();
+    let bytes: usize = weights.values().map(|tensor| tensor.elem_count() * 4).sum();
+    assert_eq!(Encoder::open(&bundle).unwrap().weight_bytes(), bytes as u64);
 }
 
 #[test]

@@ -356,6 +356,9 @@ pub struct GetServerInfoResponse {
     /// Digest of the bundle that a collection gets when it names none; empty when there is none.
     #[prost(string, tag = "5")]
     pub default_embedding_digest: ::prost::alloc::string::String,
+    /// When ActivateModel made it the default; absent when it is the one that the settings name.
+    #[prost(message, optional, tag = "6")]
+    pub default_activate_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// What a server takes at most.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -506,6 +509,15 @@ pub struct Model {
     /// The share of true pairs that `Hit.probability` assumes, between 0 and 1; 0 when it is not calibrated.
     #[prost(double, tag = "9")]
     pub calibration_prior: f64,
+    /// When it was loaded.
+    #[prost(message, optional, tag = "10")]
+    pub load_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Bytes that its weights take in memory.
+    #[prost(uint64, tag = "11")]
+    pub weight_bytes: u64,
+    /// When ActivateModel made it the default; absent when it is not, or by the settings alone.
+    #[prost(message, optional, tag = "12")]
+    pub activate_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// A space of a bundle.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -664,7 +676,7 @@ pub mod info_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.InfoService/GetServerInfo",
             );
@@ -689,7 +701,7 @@ pub mod info_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.InfoService/ListModels",
             );
@@ -837,7 +849,7 @@ pub mod info_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetServerInfoSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -882,7 +894,7 @@ pub mod info_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListModelsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1145,7 +1157,7 @@ pub mod operation_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.OperationService/GetOperation",
             );
@@ -1170,7 +1182,7 @@ pub mod operation_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.OperationService/ListOperations",
             );
@@ -1197,7 +1209,7 @@ pub mod operation_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.OperationService/CancelOperation",
             );
@@ -1224,7 +1236,7 @@ pub mod operation_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.OperationService/WaitOperation",
             );
@@ -1390,7 +1402,7 @@ pub mod operation_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetOperationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1436,7 +1448,7 @@ pub mod operation_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListOperationsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1482,7 +1494,7 @@ pub mod operation_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CancelOperationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1528,7 +1540,7 @@ pub mod operation_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WaitOperationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1586,19 +1598,25 @@ pub mod operation_service_server {
 /// A bundle to load.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LoadModelRequest {
-    /// REQUIRED. Its directory on the server, below the folder that the configuration names.
+    /// REQUIRED. Its folder on the server, relative to and below the one that the setting `models_dir` names, without `..`; links
+    /// must not lead out of that. A bundle, or a checkpoint in Hugging Face layout. At most 1024 bytes. Without the setting
+    /// FAILED_PRECONDITION MODELS_DIR_UNSET; what is damaged or does not give its golden vectors FAILED_PRECONDITION
+    /// BUNDLE_REFUSED.
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
-    /// OPTIONAL. Make it the default at once. Default false.
+    /// OPTIONAL. Make it the default at once, as ActivateModel does. Default false.
     #[prost(bool, tag = "2")]
     pub activate: bool,
 }
 /// The bundle is loaded.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LoadModelResponse {
-    /// The bundle.
+    /// The bundle. Of two with one embedding digest the first stays loaded.
     #[prost(message, optional, tag = "1")]
     pub model: ::core::option::Option<Model>,
+    /// With `activate`, what ActivateModelResponse.previous_embedding_digest says.
+    #[prost(string, tag = "2")]
+    pub previous_embedding_digest: ::prost::alloc::string::String,
 }
 /// A bundle to make the default.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1613,17 +1631,28 @@ pub struct ActivateModelResponse {
     /// The bundle.
     #[prost(message, optional, tag = "1")]
     pub model: ::core::option::Option<Model>,
+    /// Digest of the default before: activate it to go back. Asked again for the bundle that is the default, the same as the
+    /// first time; its own digest when nothing else was the default.
+    #[prost(string, tag = "2")]
+    pub previous_embedding_digest: ::prost::alloc::string::String,
 }
 /// A bundle to unload.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnloadModelRequest {
-    /// REQUIRED. Its digest.
+    /// REQUIRED. Its digest. That of the default is refused with FAILED_PRECONDITION BUNDLE_IN_USE: activate another one first.
     #[prost(string, tag = "1")]
     pub embedding_digest: ::prost::alloc::string::String,
+    /// OPTIONAL. Unload it though collections were made with it; else FAILED_PRECONDITION BUNDLE_IN_USE names them. Default false.
+    #[prost(bool, tag = "2")]
+    pub force: bool,
 }
-/// The bundle is unloaded.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct UnloadModelResponse {}
+/// The bundle is unloaded. Copies of it in the data folder stay.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnloadModelResponse {
+    /// Collections that are BUNDLE_MISSING now, by name: those that were made with it.
+    #[prost(string, repeated, tag = "1")]
+    pub collections: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// A collection to compact.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CompactRequest {
@@ -1651,6 +1680,11 @@ pub struct RunSelfTestResponse {
     /// One for each golden input.
     #[prost(message, repeated, tag = "1")]
     pub results: ::prost::alloc::vec::Vec<run_self_test_response::Result>,
+    /// Digests of the bundles that were asked for and have no golden inputs, as checkpoints of others.
+    #[prost(string, repeated, tag = "2")]
+    pub untested_embedding_digests: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
 }
 /// Nested message and enum types in `RunSelfTestResponse`.
 pub mod run_self_test_response {
@@ -1666,12 +1700,16 @@ pub mod run_self_test_response {
         /// Picture or text.
         #[prost(enumeration = "super::Modality", tag = "3")]
         pub modality: i32,
-        /// Cosine of the vector with its golden one.
+        /// Cosine of the vector with its golden one, -1 to 1: of the shared or of the exclusive ones, whichever is smaller; 0 when
+        /// there is no vector, or one of another length.
         #[prost(double, tag = "4")]
         pub cosine: f64,
-        /// Whether it is close enough.
+        /// Whether it is close enough: at least 0.9999.
         #[prost(bool, tag = "5")]
         pub passed: bool,
+        /// Why there is no vector; absent when there is one.
+        #[prost(message, optional, tag = "6")]
+        pub status: ::core::option::Option<super::Status>,
     }
 }
 /// Generated client implementations.
@@ -1766,7 +1804,8 @@ pub mod admin_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Loads a bundle beside the others.
+        /// Loads a bundle beside the others. It is seen by nobody until its golden inputs gave their golden vectors. One that is
+        /// loaded already is not loaded again. When the deadline passes, loading goes on; ask again.
         pub async fn load_model(
             &mut self,
             request: impl tonic::IntoRequest<super::LoadModelRequest>,
@@ -1782,7 +1821,7 @@ pub mod admin_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.AdminService/LoadModel",
             );
@@ -1791,7 +1830,7 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("diptych.v1.AdminService", "LoadModel"));
             self.inner.unary(req, path, codec).await
         }
-        /// Makes a loaded bundle the default for new collections.
+        /// Makes a loaded bundle the default for new collections, at once and over restarts. Collections that are there keep theirs.
         pub async fn activate_model(
             &mut self,
             request: impl tonic::IntoRequest<super::ActivateModelRequest>,
@@ -1807,7 +1846,7 @@ pub mod admin_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.AdminService/ActivateModel",
             );
@@ -1816,7 +1855,8 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("diptych.v1.AdminService", "ActivateModel"));
             self.inner.unary(req, path, codec).await
         }
-        /// Unloads a bundle; collections that need it become BUNDLE_MISSING.
+        /// Unloads a bundle; collections that need it become BUNDLE_MISSING. Calls that are under way with it end well. A restart
+        /// loads what the settings name and what collections need.
         pub async fn unload_model(
             &mut self,
             request: impl tonic::IntoRequest<super::UnloadModelRequest>,
@@ -1832,7 +1872,7 @@ pub mod admin_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.AdminService/UnloadModel",
             );
@@ -1857,7 +1897,7 @@ pub mod admin_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.AdminService/Compact",
             );
@@ -1866,7 +1906,7 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("diptych.v1.AdminService", "Compact"));
             self.inner.unary(req, path, codec).await
         }
-        /// Embeds a bundle's golden inputs and compares.
+        /// Embeds the golden inputs of bundles as callers' inputs are embedded, behind all callers, and compares.
         pub async fn run_self_test(
             &mut self,
             request: impl tonic::IntoRequest<super::RunSelfTestRequest>,
@@ -1882,7 +1922,7 @@ pub mod admin_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.AdminService/RunSelfTest",
             );
@@ -1906,7 +1946,8 @@ pub mod admin_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AdminServiceServer.
     #[async_trait]
     pub trait AdminService: std::marker::Send + std::marker::Sync + 'static {
-        /// Loads a bundle beside the others.
+        /// Loads a bundle beside the others. It is seen by nobody until its golden inputs gave their golden vectors. One that is
+        /// loaded already is not loaded again. When the deadline passes, loading goes on; ask again.
         async fn load_model(
             &self,
             request: tonic::Request<super::LoadModelRequest>,
@@ -1914,7 +1955,7 @@ pub mod admin_service_server {
             tonic::Response<super::LoadModelResponse>,
             tonic::Status,
         >;
-        /// Makes a loaded bundle the default for new collections.
+        /// Makes a loaded bundle the default for new collections, at once and over restarts. Collections that are there keep theirs.
         async fn activate_model(
             &self,
             request: tonic::Request<super::ActivateModelRequest>,
@@ -1922,7 +1963,8 @@ pub mod admin_service_server {
             tonic::Response<super::ActivateModelResponse>,
             tonic::Status,
         >;
-        /// Unloads a bundle; collections that need it become BUNDLE_MISSING.
+        /// Unloads a bundle; collections that need it become BUNDLE_MISSING. Calls that are under way with it end well. A restart
+        /// loads what the settings name and what collections need.
         async fn unload_model(
             &self,
             request: tonic::Request<super::UnloadModelRequest>,
@@ -1935,7 +1977,7 @@ pub mod admin_service_server {
             &self,
             request: tonic::Request<super::CompactRequest>,
         ) -> std::result::Result<tonic::Response<super::CompactResponse>, tonic::Status>;
-        /// Embeds a bundle's golden inputs and compares.
+        /// Embeds the golden inputs of bundles as callers' inputs are embedded, behind all callers, and compares.
         async fn run_self_test(
             &self,
             request: tonic::Request<super::RunSelfTestRequest>,
@@ -2051,7 +2093,7 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LoadModelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2096,7 +2138,7 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ActivateModelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2141,7 +2183,7 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UnloadModelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2186,7 +2228,7 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CompactSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2231,7 +2273,7 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RunSelfTestSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2991,7 +3033,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/CreateCollection",
             );
@@ -3018,7 +3060,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/GetCollection",
             );
@@ -3045,7 +3087,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/ListCollections",
             );
@@ -3072,7 +3114,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/UpdateCollection",
             );
@@ -3099,7 +3141,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/DeleteCollection",
             );
@@ -3126,7 +3168,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/SetAlias",
             );
@@ -3151,7 +3193,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/ListAliases",
             );
@@ -3176,7 +3218,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/DeleteAlias",
             );
@@ -3201,7 +3243,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/CreateSnapshot",
             );
@@ -3228,7 +3270,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/ListSnapshots",
             );
@@ -3255,7 +3297,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/RestoreSnapshot",
             );
@@ -3282,7 +3324,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/DeleteSnapshot",
             );
@@ -3311,7 +3353,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/StartReembed",
             );
@@ -3337,7 +3379,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/FinishReembed",
             );
@@ -3366,7 +3408,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/RollbackReembed",
             );
@@ -3394,7 +3436,7 @@ pub mod collection_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.CollectionService/MeasureRecall",
             );
@@ -3663,7 +3705,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateCollectionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3709,7 +3751,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetCollectionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3755,7 +3797,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListCollectionsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3801,7 +3843,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpdateCollectionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3847,7 +3889,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteCollectionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3892,7 +3934,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetAliasSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3938,7 +3980,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListAliasesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -3984,7 +4026,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteAliasSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4030,7 +4072,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateSnapshotSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4076,7 +4118,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListSnapshotsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4122,7 +4164,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RestoreSnapshotSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4168,7 +4210,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteSnapshotSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4214,7 +4256,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StartReembedSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4260,7 +4302,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FinishReembedSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4306,7 +4348,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RollbackReembedSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4352,7 +4394,7 @@ pub mod collection_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MeasureRecallSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4677,7 +4719,7 @@ pub mod embedding_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.EmbeddingService/EmbedImage",
             );
@@ -4702,7 +4744,7 @@ pub mod embedding_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.EmbeddingService/EmbedText",
             );
@@ -4727,7 +4769,7 @@ pub mod embedding_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.EmbeddingService/BatchEmbed",
             );
@@ -4754,7 +4796,7 @@ pub mod embedding_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.EmbeddingService/EmbedStream",
             );
@@ -4924,7 +4966,7 @@ pub mod embedding_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EmbedImageSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -4969,7 +5011,7 @@ pub mod embedding_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EmbedTextSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5014,7 +5056,7 @@ pub mod embedding_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchEmbedSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5062,7 +5104,7 @@ pub mod embedding_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EmbedStreamSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -5230,6 +5272,17 @@ pub enum ErrorReason {
     ModalityUnsupported = 60,
     /// RESOURCE_EXHAUSTED with RetryInfo: the caller has as many calls under way as one caller may have; metadata names `limit`.
     TooManyCalls = 65,
+    /// FAILED_PRECONDITION: the setting `models_dir` names no folder that bundles could be loaded from.
+    ModelsDirUnset = 70,
+    /// FAILED_PRECONDITION: what was to be loaded is no bundle, is damaged, or does not give its golden vectors.
+    BundleRefused = 71,
+    /// FAILED_PRECONDITION: the bundle is the default, or collections were made with it.
+    BundleInUse = 72,
+    /// FAILED_PRECONDITION: the server knows of no item of this ingest with so high a number: it is too long ago, or it was
+    /// another server. Begin anew with another ingest_id.
+    IngestUnknown = 80,
+    /// ABORTED: another stream with this ingest_id was opened and goes on from here.
+    StreamTakenOver = 81,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -5291,6 +5344,11 @@ impl ErrorReason {
             Self::VerificationFailed => "ERROR_REASON_VERIFICATION_FAILED",
             Self::ModalityUnsupported => "ERROR_REASON_MODALITY_UNSUPPORTED",
             Self::TooManyCalls => "ERROR_REASON_TOO_MANY_CALLS",
+            Self::ModelsDirUnset => "ERROR_REASON_MODELS_DIR_UNSET",
+            Self::BundleRefused => "ERROR_REASON_BUNDLE_REFUSED",
+            Self::BundleInUse => "ERROR_REASON_BUNDLE_IN_USE",
+            Self::IngestUnknown => "ERROR_REASON_INGEST_UNKNOWN",
+            Self::StreamTakenOver => "ERROR_REASON_STREAM_TAKEN_OVER",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -5351,6 +5409,11 @@ impl ErrorReason {
             "ERROR_REASON_VERIFICATION_FAILED" => Some(Self::VerificationFailed),
             "ERROR_REASON_MODALITY_UNSUPPORTED" => Some(Self::ModalityUnsupported),
             "ERROR_REASON_TOO_MANY_CALLS" => Some(Self::TooManyCalls),
+            "ERROR_REASON_MODELS_DIR_UNSET" => Some(Self::ModelsDirUnset),
+            "ERROR_REASON_BUNDLE_REFUSED" => Some(Self::BundleRefused),
+            "ERROR_REASON_BUNDLE_IN_USE" => Some(Self::BundleInUse),
+            "ERROR_REASON_INGEST_UNKNOWN" => Some(Self::IngestUnknown),
+            "ERROR_REASON_STREAM_TAKEN_OVER" => Some(Self::StreamTakenOver),
             _ => None,
         }
     }
@@ -5652,6 +5715,16 @@ pub struct DeleteItemsResponse {
     pub generation: u64,
 }
 /// One message of an ingest stream: first a start, then items.
+///
+/// The server answers a start with the acknowledgements that the caller may have missed, then with a credit: its
+/// `durable_sequence` says where to go on, its `items` how many items may be sent. Every item is acknowledged, in the order of
+/// sequence numbers, once it is durable or refused, and further credits follow. The caller ends the stream by closing its
+/// side; the server acknowledges what it has read and ends it with OK.
+///
+/// When the stream breaks, for whatever reason, the caller opens another one with the same `ingest_id` and goes on behind the
+/// `durable_sequence` of its first credit. What the broken stream left under way is finished before that. INVALID_ARGUMENT
+/// says that the caller broke these rules: a first message that is no start, a second start, a sequence number with a gap, an
+/// item beyond the credit.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IngestItemsRequest {
     /// REQUIRED. The kind.
@@ -5674,18 +5747,26 @@ pub mod ingest_items_request {
 /// Opens or takes up an ingest stream.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IngestStart {
-    /// REQUIRED. Name of the collection, or an alias.
+    /// REQUIRED. Name of the collection, or an alias. An alias that moves under the stream takes the later items along.
     #[prost(string, tag = "1")]
     pub collection: ::prost::alloc::string::String,
-    /// REQUIRED. The caller's id of the whole ingest, 1 to 128 bytes; a stream with the same id goes on behind the last
-    /// acknowledged sequence number.
+    /// REQUIRED. The caller's id of the whole ingest, 1 to 128 bytes (a UUID serves well); a stream with the same id goes on
+    /// behind the last durable sequence number. It takes over from one that is still open, which ends with ABORTED
+    /// STREAM_TAKEN_OVER. The server knows an ingest for 24 hours after its last item, across restarts, and the newest 1000.
+    /// Errors: ABORTED REQUEST_ID_REUSED when the id was used for another collection.
     #[prost(string, tag = "2")]
     pub ingest_id: ::prost::alloc::string::String,
+    /// OPTIONAL. The last sequence number whose acknowledgement the caller has seen. Those behind it are sent again, as far as
+    /// the server keeps them: at least 64. Error: FAILED_PRECONDITION INGEST_UNKNOWN when the server knows of no item of this
+    /// ingest with so high a number; begin anew then, with another id.
+    #[prost(uint64, tag = "3")]
+    pub acknowledged_sequence: u64,
 }
 /// An item of an ingest stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IngestItem {
-    /// REQUIRED. Counts up from 1 without gaps.
+    /// REQUIRED. Counts up from 1 without gaps over all streams of the ingest. The first item of a stream may have a number up
+    /// to `durable_sequence` again: it is then acknowledged as it was, and not written.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
     /// REQUIRED. The item.
@@ -5704,7 +5785,7 @@ pub mod ingest_items_response {
     /// The kind.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
-        /// How many more items may be sent before the next acknowledgement.
+        /// How many more items may be sent.
         #[prost(message, tag = "1")]
         Credit(super::IngestCredit),
         /// What came of an item.
@@ -5715,12 +5796,15 @@ pub mod ingest_items_response {
 /// Leave to send.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IngestCredit {
-    /// Items.
+    /// Items that may be sent beyond those that credits allowed before. The server lets at most 64 items be unacknowledged.
     #[prost(uint32, tag = "1")]
     pub items: u32,
     /// The last sequence number that is durable; a new stream goes on behind it.
     #[prost(uint64, tag = "2")]
     pub durable_sequence: u64,
+    /// Why the caller had to wait for this credit, when it had none left.
+    #[prost(enumeration = "IngestThrottle", tag = "3")]
+    pub throttle: i32,
 }
 /// What came of an item of the stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5767,6 +5851,42 @@ pub struct ExportItemsResponse {
     /// The item.
     #[prost(message, optional, tag = "1")]
     pub item: ::core::option::Option<Item>,
+    /// The collection's generation when the item was read. While it stays the same, all items are of one moment.
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+}
+/// What the server waits for when credits come slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum IngestThrottle {
+    /// For the caller, or for nothing.
+    Unspecified = 0,
+    /// For the encoders: they have more to do than they can.
+    Encoder = 1,
+    /// For the storage.
+    Storage = 2,
+}
+impl IngestThrottle {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "INGEST_THROTTLE_UNSPECIFIED",
+            Self::Encoder => "INGEST_THROTTLE_ENCODER",
+            Self::Storage => "INGEST_THROTTLE_STORAGE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "INGEST_THROTTLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "INGEST_THROTTLE_ENCODER" => Some(Self::Encoder),
+            "INGEST_THROTTLE_STORAGE" => Some(Self::Storage),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod item_service_client {
@@ -5876,7 +5996,7 @@ pub mod item_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.ItemService/UpsertItem",
             );
@@ -5901,7 +6021,7 @@ pub mod item_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.ItemService/BatchUpsertItems",
             );
@@ -5926,7 +6046,7 @@ pub mod item_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.ItemService/GetItem",
             );
@@ -5951,7 +6071,7 @@ pub mod item_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.ItemService/ListItems",
             );
@@ -5976,7 +6096,7 @@ pub mod item_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.ItemService/DeleteItems",
             );
@@ -5985,7 +6105,8 @@ pub mod item_service_client {
                 .insert(GrpcMethod::new("diptych.v1.ItemService", "DeleteItems"));
             self.inner.unary(req, path, codec).await
         }
-        /// Puts a stream of items; each is acknowledged once it is durable, and a broken stream is taken up again.
+        /// Puts a stream of items; each is acknowledged once it is durable, and a broken stream is taken up again without a gap
+        /// and without writing anything twice: see IngestItemsRequest.
         pub async fn ingest_items(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -6003,7 +6124,7 @@ pub mod item_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.ItemService/IngestItems",
             );
@@ -6012,7 +6133,9 @@ pub mod item_service_client {
                 .insert(GrpcMethod::new("diptych.v1.ItemService", "IngestItems"));
             self.inner.streaming(req, path, codec).await
         }
-        /// All items of a collection, with their sources and vectors on request.
+        /// All items of a collection in the order of ids, with their sources and vectors on request. An item that is not written
+        /// to during the export comes exactly once; one that is put or deleted meanwhile comes as it was or as it is, or not at
+        /// all, never half. A broken export is taken up with `after_id`.
         pub async fn export_items(
             &mut self,
             request: impl tonic::IntoRequest<super::ExportItemsRequest>,
@@ -6028,7 +6151,7 @@ pub mod item_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.ItemService/ExportItems",
             );
@@ -6095,7 +6218,8 @@ pub mod item_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Puts a stream of items; each is acknowledged once it is durable, and a broken stream is taken up again.
+        /// Puts a stream of items; each is acknowledged once it is durable, and a broken stream is taken up again without a gap
+        /// and without writing anything twice: see IngestItemsRequest.
         async fn ingest_items(
             &self,
             request: tonic::Request<tonic::Streaming<super::IngestItemsRequest>>,
@@ -6109,7 +6233,9 @@ pub mod item_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// All items of a collection, with their sources and vectors on request.
+        /// All items of a collection in the order of ids, with their sources and vectors on request. An item that is not written
+        /// to during the export comes exactly once; one that is put or deleted meanwhile comes as it was or as it is, or not at
+        /// all, never half. A broken export is taken up with `after_id`.
         async fn export_items(
             &self,
             request: tonic::Request<super::ExportItemsRequest>,
@@ -6225,7 +6351,7 @@ pub mod item_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpsertItemSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6271,7 +6397,7 @@ pub mod item_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchUpsertItemsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6316,7 +6442,7 @@ pub mod item_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetItemSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6361,7 +6487,7 @@ pub mod item_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListItemsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6406,7 +6532,7 @@ pub mod item_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteItemsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6454,7 +6580,7 @@ pub mod item_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = IngestItemsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -6500,7 +6626,7 @@ pub mod item_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExportItemsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -7040,7 +7166,7 @@ pub mod search_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.SearchService/SearchTextToImage",
             );
@@ -7067,7 +7193,7 @@ pub mod search_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.SearchService/SearchImageToText",
             );
@@ -7091,7 +7217,7 @@ pub mod search_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.SearchService/Search",
             );
@@ -7116,7 +7242,7 @@ pub mod search_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.SearchService/BatchSearch",
             );
@@ -7142,7 +7268,7 @@ pub mod search_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::codec::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/diptych.v1.SearchService/ExplainMatch",
             );
@@ -7319,7 +7445,7 @@ pub mod search_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SearchTextToImageSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -7365,7 +7491,7 @@ pub mod search_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SearchImageToTextSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -7410,7 +7536,7 @@ pub mod search_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SearchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -7456,7 +7582,7 @@ pub mod search_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchSearchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -7501,7 +7627,7 @@ pub mod search_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExplainMatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::codec::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

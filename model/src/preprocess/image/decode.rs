@@ -85,6 +85,9 @@ fn open<'a>(
     bytes: &'a [u8],
     limits: &ImageLimits,
 ) -> Result<impl ImageDecoder + 'a> {
+    if let Some((width, height)) = stated_by_png(format, bytes) {
+        check_dimensions(width, height, limits)?;
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), library_format(format));
     let mut allocation = image::Limits::no_limits();
     allocation.max_alloc = Some(limits.decoder_bytes());
@@ -108,6 +111,19 @@ fn decode_as(format: ImageFormat, bytes: &[u8], limits: &ImageLimits) -> Result<
     let mut picture = DynamicImage::ImageRgb8(on_white(picture));
     picture.apply_orientation(orientation);
     Ok(picture.into_rgb8())
+}
+
+/// What the whole head of a PNG says. Its decoder refuses what is too large before it tells how large that is, and then as a limit
+/// of its own memory. A damaged head says nothing.
+fn stated_by_png(format: ImageFormat, bytes: &[u8]) -> Option<(u32, u32)> {
+    let head = bytes.get(8..33).filter(|_| format == ImageFormat::Png)?;
+    let (content, checksum) = head.strip_prefix(b"\0\0\0\x0d")?.split_last_chunk::<4>()?;
+    if crc32fast::hash(content) != u32::from_be_bytes(*checksum) {
+        return None;
+    }
+    let (width, rest) = content.strip_prefix(b"IHDR")?.split_first_chunk::<4>()?;
+    let (height, _) = rest.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*width), u32::from_be_bytes(*height)))
 }
 
 fn library_format(format: ImageFormat) -> image::ImageFormat {

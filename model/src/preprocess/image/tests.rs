@@ -94,6 +94,18 @@ fn refuses_a_bomb_by_its_header() {
 }
 
 #[test]
+fn tells_the_side_of_a_png_that_no_memory_could_hold() {
+    let mut bytes = bomb(1, 1);
+    bytes[16..20].copy_from_slice(&(i32::MAX as u32).to_be_bytes());
+    let checksum = crc32fast::hash(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&checksum.to_be_bytes());
+    let Error::Limit { field, limit, actual } = decode_default(&bytes).unwrap_err() else {
+        panic!("expected a limit")
+    };
+    assert_eq!((field.as_str(), limit, actual), ("image side in pixels", 12_000, 2_147_483_647));
+}
+
+#[test]
 fn applies_each_limit_at_its_edge() {
     let bytes = encoded(&DynamicImage::ImageRgb8(gradient(20, 10)), Library::Png);
     let exact = ImageLimits { max_bytes: bytes.len() as u64, max_pixels: 200, max_side: 20 };
