@@ -25,7 +25,8 @@ use self::open::Parts;
 use self::stage::{Stage, Watched};
 use crate::config::{Config, LogFormat};
 use crate::grpc::{self, Door, HealthReporter};
-use crate::listen::Ends;
+use crate::listen::{Counters, Ends};
+use crate::observe::scrape::Scrape;
 use crate::ops::Heartbeat;
 use crate::{ops, sample};
 
@@ -54,13 +55,16 @@ pub async fn run(config: Config) -> Result<()> {
     let beating = Arc::clone(&heartbeat);
     tokio::spawn(async move { beating.run().await });
     let asked = Arc::clone(&stage);
-    let router = ops::router(Arc::new(move || asked.readiness()), heartbeat);
+    let readiness: ops::Readiness = Arc::new(move || asked.readiness());
+    let counters = Arc::new(Counters::default());
+    let scrape = Scrape::new(Arc::clone(&counters), Arc::clone(&readiness));
+    let router = ops::router(readiness, heartbeat).merge(Arc::clone(&scrape).routes());
     ops::start(ops_listener, router, config.connections)?;
     let (health, health_service) = grpc::health().await;
     let door = Door::default();
     let (ends, stack) = (Ends::default(), door.stack(health_service.clone(), &config));
     let mut serving = Serving {
-        grpc: tokio::spawn(grpc::serve(stack, listener, (ends.clone(), Arc::default()))),
+        grpc: tokio::spawn(grpc::serve(stack, listener, (ends.clone(), counters))),
         stage,
         health,
         ends,
@@ -73,6 +77,7 @@ pub async fn run(config: Config) -> Result<()> {
     serving
         .stage
         .watch(Watched { engine: Arc::clone(&parts.engine), models: Arc::clone(&parts.models) });
+    scrape.watch(Arc::clone(&parts.service));
     let lived = live(&config, &parts, &mut serving, (&mut signals, address)).await;
     drain::drain(config.drain, &parts, serving, &mut signals).await;
     lived

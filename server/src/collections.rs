@@ -7,7 +7,7 @@ use diptych_index::{
 use diptych_proto::v1::ErrorReason;
 
 use crate::error::{Error, Result};
-use crate::models::Model;
+use crate::models::{Held, Model};
 use crate::page::Mark;
 use crate::recall::Running;
 use crate::requests::Answer;
@@ -82,14 +82,15 @@ impl Service {
         if !new.engine.is_empty() && new.engine != engine {
             return Err(Error::field("engine", format!("is unknown; known: {engine}")));
         }
-        let (embedding_digest, dims) = match new.vectors_by {
+        // Held until the collection is there, so that nobody unloads its bundle before.
+        let (embedding_digest, dims, _in_use) = match new.vectors_by {
             VectorsBy::Bundle(digest) => {
-                let model =
-                    self.models.find(&digest).map_err(|error| error.at("embedding_digest"))?;
+                let held = self.models.hold(&digest).await;
+                let Held { model, in_use } = held.map_err(|error| error.at("embedding_digest"))?;
                 self.models.keep(&model).await?;
-                (Some(model.digest().to_owned()), dims_of(&model))
+                (Some(model.digest().to_owned()), dims_of(&model), Some(in_use))
             }
-            VectorsBy::Caller(dims) => (None, check_dims(dims)?),
+            VectorsBy::Caller(dims) => (None, check_dims(dims)?, None),
         };
         let spec = CollectionSpec {
             embedding_digest,

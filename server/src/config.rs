@@ -7,12 +7,14 @@
 //! - `file`, `names`: the TOML file; names that nobody knows
 //! - `reader`, `unit`: from text to values within their range
 //! - `bundle`: where a bundle comes from, a folder or a hub
+//! - `observe`: what is told of calls
 //! - `transport`: connections, calls, and how the server goes down
 
 mod bundle;
 mod file;
 mod flags;
 mod names;
+mod observe;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use self::unit::{show_bytes, show_duration};
 use crate::encoder::EncoderSettings;
 use crate::hub;
 use crate::limits::{CallLimits, ConnectionLimits, DrainTimes};
+use crate::observe::Settings as ObserveSettings;
 use crate::service::Limits;
 
 /// Built-in values.
@@ -100,6 +103,10 @@ pub mod defaults {
     pub const CONNECTION_AGE: Duration = Duration::from_secs(300);
     /// Between two self-tests.
     pub const SELF_TEST: Duration = Duration::from_secs(30);
+    /// Time from which on a call is told in the log.
+    pub const SLOW_CALL: Duration = Duration::from_secs(1);
+    /// Share of the calls whose spans are sent.
+    pub const TRACE_SHARE: f64 = 0.05;
     /// From NOT_SERVING to GOAWAY.
     pub const DRAIN_DELAY: Duration = Duration::ZERO;
     /// From GOAWAY to the end of what still runs.
@@ -126,6 +133,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Bundles that are loaded, the first for new collections; none for the sample's.
     pub bundles: Vec<BundleSource>,
+    /// Folder from which bundles may be loaded while the server serves; none without it.
+    pub models_dir: Option<PathBuf>,
     /// How to reach a hub; nobody asks it unless a bundle is named as one of its checkpoints.
     pub hub: hub::Settings,
     /// Whether to make and fill the sample collection.
@@ -158,6 +167,8 @@ pub struct Config {
     pub calls: CallLimits,
     /// Between two self-tests of every bundle.
     pub self_test: Duration,
+    /// What is told of calls.
+    pub observe: ObserveSettings,
     /// How the server goes down.
     pub drain: DrainTimes,
 }
@@ -224,6 +235,7 @@ impl Config {
             data_dir: reader.data_dir(defaults::DATA_DIR),
             sample: reader.switch("sample", bundles.is_empty()),
             bundles,
+            models_dir: reader.folder("models_dir"),
             hub: hub::Settings::of_environment(environment, reader.path("hf_token_file")),
             log_format: reader.log_format(),
             log: reader.log_filter(),
@@ -243,6 +255,7 @@ impl Config {
             connections: transport::connections(reader),
             calls: transport::calls(reader, encoder.queue_items),
             self_test: transport::self_test(reader),
+            observe: observe::read(reader),
             drain: transport::drain(reader),
         }
     }
@@ -322,6 +335,7 @@ impl Config {
             ("ops_listen", text(self.ops_listen.to_string())),
             ("data_dir", path(&self.data_dir)),
             ("bundle", bundle_entry(&self.bundles)),
+            ("models_dir", self.models_dir.as_ref().and_then(path)),
             ("hf_token_file", self.hub.token_file.as_ref().and_then(path)),
             ("sample", Some(self.sample.to_string())),
             ("log_format", text(format!("{:?}", self.log_format).to_lowercase())),
@@ -348,6 +362,7 @@ impl Config {
             ("exact_below", number(self.exact_below as u64)),
         ];
         entries.extend(transport::entries(self));
+        entries.extend(observe::entries(&self.observe));
         entries
     }
 }

@@ -11,6 +11,7 @@ use diptych_proto::v1::ErrorReason;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
+use crate::observe;
 
 tokio::task_local! {
     static CURRENT: Option<Deadline>;
@@ -52,9 +53,9 @@ pub fn within<F: Future>(deadline: Option<Deadline>, work: F) -> impl Future<Out
     CURRENT.scope(deadline, work)
 }
 
-/// `work`, to be spawned, with the deadline of the call that spawns it.
+/// `work`, to be spawned, with the deadline and the record of the call that spawns it.
 pub fn inherited<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    within(current(), work)
+    within(current(), observe::inherited(work))
 }
 
 /// Refuses to go on with a call whose deadline has passed.

@@ -33,6 +33,7 @@ use self::lanes::Budget;
 pub use self::lanes::Lane;
 use self::tower::{Sizes, Tower};
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::timings::EmbedTimings;
 
 /// Ids that a text of so many bytes may become, for its admission, before anybody has counted: most words of one id are longer.
@@ -118,12 +119,16 @@ impl EncoderHandle {
         let text_batch = Budget { inputs: settings.batch_texts, ids: settings.batch_ids };
         Ok(Self {
             images: Tower::start("encode-image", sizes(image_batch, false), move |batch| {
-                images.encode_images(batch)
+                let sizes = (batch.len(), settings.batch_images);
+                observe::batch(Modality::Image, sizes, || images.encode_images(batch))
             })?,
             texts: Tower::start(
                 "encode-text",
                 sizes(text_batch, encoder.pads_texts()),
-                move |batch| texts.encode_texts(batch),
+                move |batch| {
+                    let sizes = (batch.len(), settings.batch_texts);
+                    observe::batch(Modality::Text, sizes, || texts.encode_texts(batch))
+                },
             )?,
             encoder,
             cache: Cache::new(settings.cache_bytes),
@@ -206,10 +211,11 @@ impl EncoderHandle {
         let file = (bytes, self.settings.image_limits);
         let began = Instant::now();
         let prepared = self.decoders.prepare(work, encoder, file).await?;
-        let PrepareTimes { decode, resize } = prepared.times();
+        let (queued, PrepareTimes { decode, resize }) = (Instant::now(), prepared.times());
         let Encoded { vectors, took } = self.images.encode(work, place, prepared).await?;
         let wait = began.elapsed().saturating_sub(decode + resize + took);
         let timings = EmbedTimings { wait, decode, resize, encode: took, ..Default::default() };
+        observe::embedded((Modality::Image, work.lane), (began, queued), &timings);
         Ok(Embedded { vectors, used_bytes: None, timings })
     }
 
@@ -243,10 +249,12 @@ impl EncoderHandle {
             Ok((prepared, began.elapsed()))
         };
         let (prepared, tokenize) = self.texts.prepare(work, prepare).await?;
+        let queued = Instant::now();
         let used_bytes = prepared.truncated().then(|| prepared.used_bytes());
         let Encoded { vectors, took } = self.texts.encode(work, place, prepared).await?;
         let wait = began.elapsed().saturating_sub(tokenize + took);
         let timings = EmbedTimings { wait, tokenize, encode: took, ..Default::default() };
+        observe::embedded((Modality::Text, work.lane), (began, queued), &timings);
         Ok(Embedded { vectors, used_bytes, timings })
     }
 

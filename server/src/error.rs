@@ -156,12 +156,6 @@ impl Error {
         Self::new(Kind::Precondition, reason, message)
     }
 
-    /// A method, or a use of it, that this server does not have.
-    pub fn unimplemented(what: &str) -> Self {
-        let message = format!("{what} is not available on this server");
-        Self::new(Kind::Unimplemented, ErrorReason::Unimplemented, message)
-    }
-
     /// Work that was asked to end early.
     pub fn cancelled() -> Self {
         let message = "the operation was cancelled, and what it had done is taken back";

@@ -1,7 +1,8 @@
 //! The wire: every service of `diptych.v1`, health, reflection and gRPC-Web on one listener.
 //!
-//! A call passes `deadline.rs` and `admission.rs`, its service's file, `convert.rs` and `value.rs` (all field checks), one use case,
-//! and back; an error passes `status.rs`, and `details.rs` where the transport itself refuses. `reply.rs` ends streams in time.
+//! A call passes `observe.rs`, `deadline.rs` and `admission.rs`, its service's file, `convert.rs` and `value.rs` (all field checks),
+//! one use case, and back; an error passes `status.rs`, and `details.rs` where the transport itself refuses. `replies.rs` carries
+//! the replies of streams, `receive.rs` counts requests, `reply.rs` ends streams in time.
 
 mod admin;
 mod admission;
@@ -13,12 +14,17 @@ mod deadline;
 mod details;
 mod door;
 mod embedding;
+mod export;
+pub mod fuzzing;
 mod health;
 mod hit;
 mod info;
+mod ingest;
 mod item;
+mod observe;
 mod operation;
 mod receive;
+mod replies;
 mod reply;
 mod search;
 mod snapshot;
@@ -47,10 +53,12 @@ use self::deadline::DeadlineLayer;
 use self::details::DetailsLayer;
 pub use self::door::Door;
 pub use self::health::{Conditions, HealthReporter, health, set_health, set_health_of};
+use self::observe::ObserveLayer;
 use self::receive::ReceiveLayer;
 use crate::config::Config;
 use crate::limits::{CallLimits, ConnectionLimits};
 use crate::listen::{self, Counters, Ends};
+use crate::observe::Settings;
 use crate::service::Service;
 
 /// Services, and the limits of what reaches them.
@@ -61,6 +69,7 @@ pub struct Stack {
     connections: ConnectionLimits,
     message_bytes: usize,
     receive_bytes: u64,
+    observe: Settings,
 }
 
 impl Stack {
@@ -71,6 +80,7 @@ impl Stack {
             connections: config.connections,
             message_bytes: config.limits.message_bytes,
             receive_bytes: config.receive_bytes,
+            observe: config.observe.clone(),
         }
     }
 }
@@ -91,6 +101,14 @@ struct TransportLimits {
     connections: ConnectionLimits,
 }
 
+impl Handler {
+    fn new(service: Arc<Service>, config: &Config) -> Self {
+        let transport =
+            TransportLimits { calls: config.calls.clone(), connections: config.connections };
+        Self(service, Arc::new(transport))
+    }
+}
+
 /// All services.
 ///
 /// # Errors
@@ -106,9 +124,7 @@ pub fn routes(
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let transport =
-        TransportLimits { calls: config.calls.clone(), connections: config.connections };
-    let handler = Handler(Arc::clone(service), Arc::new(transport));
+    let handler = Handler::new(Arc::clone(service), config);
     macro_rules! limited {
         ($server:ident) => {
             $server::new(handler.clone())
@@ -132,12 +148,15 @@ pub fn routes(
 
 /// Serves until told to end, as [`listen::serve`] does.
 pub async fn serve(stack: Stack, listener: TcpListener, (ends, counters): (Ends, Arc<Counters>)) {
+    let observer = ObserveLayer::new(stack.observe);
     let service = ServiceBuilder::new()
         .layer(tonic_web::GrpcWebLayer::new())
+        .layer(observer.clone())
         .layer(DetailsLayer::new(stack.message_bytes))
         .layer(DeadlineLayer::new(&stack.calls, ends.clone(), Arc::clone(&counters)))
         .layer(AdmissionLayer::new(&stack.calls))
         .layer(ReceiveLayer::new(stack.receive_bytes, stack.message_bytes, stack.calls.timeout))
         .service(stack.routes.prepare());
     listen::serve(listener, service, stack.connections, (ends, counters)).await;
+    observer.close().await;
 }

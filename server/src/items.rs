@@ -1,11 +1,13 @@
 //! Use case: put, get, list and delete items.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use diptych_index::{
     CollectionInfo, DeleteBatch, DeleteOutcome, Fields, Filter, Item, ItemId, Metadata, Modality,
-    NewItem, PutBatch, PutOutcome, RequestKey, Scan, Selection, StoredOutcome, Vectors, Written,
+    NewItem, PutBatch, PutOutcome, Rejection, RequestKey, Scan, Selection, StoredOutcome, Vectors,
+    Written,
 };
 use diptych_proto::v1::ErrorReason;
 use tokio::task::JoinSet;
@@ -15,6 +17,7 @@ use crate::embedding::Input;
 use crate::encoder::{Lane, Work};
 use crate::error::{Error, Kind, Result};
 use crate::models::Model;
+use crate::observe;
 use crate::page::Mark;
 use crate::reply::fitting;
 use crate::service::{DEFAULT_PAGE_SIZE, Service, named_at};
@@ -117,10 +120,10 @@ pub struct ItemPage {
 }
 
 /// One of several items: sent to the engine, by its id and what was cut of its text, or refused before that.
-type Place = Result<(String, Option<(usize, usize)>)>;
+pub(crate) type Place = Result<(String, Option<(usize, usize)>)>;
 
 /// An item with its vectors, ready for the engine.
-type Prepared = (NewItem, Option<(usize, usize)>);
+pub(crate) type Prepared = (NewItem, Option<(usize, usize)>);
 
 impl Service {
     /// Puts items. The outer error is of the whole call; each item has its own outcome, aligned with `puts`, where what was
@@ -146,65 +149,24 @@ impl Service {
                 None => {}
             }
         }
-        let mut items = Vec::with_capacity(puts.len());
-        let mut places: Vec<Place> = Vec::with_capacity(puts.len());
-        for prepared in self.prepare(&info, puts).await? {
-            places.push(prepared.map(|(item, truncation)| {
-                let id = item.id.as_str().to_owned();
-                items.push(item);
-                (id, truncation)
-            }));
-        }
-        if items.is_empty() {
-            let refused = places.into_iter().filter_map(Result::err).map(Err);
-            return Ok((refused.collect(), info.generation));
-        }
-        let unsaid = |_| Error::internal("what became of the items cannot be stored");
-        let note = serde_json::to_vec(&places).map_err(unsaid)?;
-        let batch = PutBatch { items, request, collection: Some(info.number), note };
-        let outcome = self.engine.put(&info.spec.name, batch).await;
-        self.reembeds.wake();
-        told(outcome.map_err(|error| named_at("collection", error))?)
-    }
-
-    /// Embeds what needs it, all at once. An item that is wrong is refused alone; one that met an overload or came too
-    /// late fails the call, since sending it again will do.
-    async fn prepare(
-        &self,
-        info: &CollectionInfo,
-        puts: Vec<Result<ItemPut>>,
-    ) -> Result<Vec<Result<Prepared>>> {
-        let keep_source = info.spec.keep_source;
-        let model = self.encoders_of(info);
+        let model = self.encoders_of(&info);
         let work = Work::here(Lane::Bulk);
         let work = match &model {
             Ok(model) => model.admit_batch(&modalities(&puts), work)?,
             Err(_) => work,
         };
-        let mut running = JoinSet::new();
-        let mut prepared: Vec<Option<Result<Prepared>>> = Vec::new();
-        prepared.resize_with(puts.len(), || None);
-        for (place, put) in puts.into_iter().enumerate() {
-            match put {
-                Ok(put) => {
-                    let model = model.clone();
-                    let made = make(put, (model, work), keep_source);
-                    running.spawn(deadline::inherited(async move { (place, made.await) }));
-                }
-                Err(error) => prepared[place] = Some(Err(error)),
-            }
+        let (places, items) = apart(prepare(&info, puts, (model, work)).await?);
+        if items.is_empty() {
+            let refused = places.into_iter().filter_map(Result::err).map(Err);
+            return Ok((refused.collect(), info.generation));
         }
-        while let Some(done) = running.join_next().await {
-            let (place, outcome) = done.map_err(|_| Error::internal("an item ended early"))?;
-            if let Err(error) = &outcome
-                && matches!(error.kind(), Kind::Overloaded | Kind::Unavailable | Kind::Deadline)
-            {
-                return Err(error.clone());
-            }
-            prepared[place] = Some(outcome);
-        }
-        let lost = || Error::internal("an item has no outcome");
-        Ok(prepared.into_iter().map(|item| item.unwrap_or_else(|| Err(lost()))).collect())
+        let note = serde_json::to_vec(&places).map_err(unsaid)?;
+        let batch = PutBatch { items, request, collection: Some(info.number), note, mark: None };
+        let began = Instant::now();
+        let outcome = self.engine.put(&info.spec.name, batch).await;
+        observe::committed("put", began);
+        self.reembeds.wake();
+        told(outcome.map_err(|error| named_at("collection", error))?)
     }
 
     /// One item.
@@ -275,7 +237,7 @@ impl Service {
 
     /// A page's items with all parts that are asked for, as many as one reply holds, and where the next page begins when
     /// these are not all.
-    async fn whole_page(
+    pub(crate) async fn whole_page(
         &self,
         info: &CollectionInfo,
         mut items: Vec<Item>,
@@ -310,24 +272,89 @@ impl Service {
         }
         let (info, _gate) = self.open_to_write(&collection).await?;
         let batch = DeleteBatch { selection, expected_count, request };
+        let began = Instant::now();
         let outcome = self.engine.delete(&info.spec.name, batch).await;
+        observe::committed("delete", began);
         self.reembeds.wake();
         Ok(outcome?)
     }
 }
 
-/// The answer to a put, from what the engine stores of it: so a repeat gets the same, without embedding anything again.
-fn told(outcome: PutOutcome) -> Result<(Vec<Result<ItemWritten>>, u64)> {
-    let unread = |_| Error::internal("what became of the items cannot be read");
-    let places: Vec<Place> = serde_json::from_slice(&outcome.note).map_err(unread)?;
-    let mut results = outcome.results.into_iter();
+/// Embeds what needs it, all at once. An item that is wrong is refused alone; one that met an overload or came too late fails
+/// the call, since sending it again will do.
+///
+/// # Errors
+/// An overload, a deadline that passed.
+pub(crate) async fn prepare(
+    info: &CollectionInfo,
+    puts: Vec<Result<ItemPut>>,
+    (model, work): (Result<Arc<Model>>, Work),
+) -> Result<Vec<Result<Prepared>>> {
+    let keep_source = info.spec.keep_source;
+    let mut running = JoinSet::new();
+    let mut prepared: Vec<Option<Result<Prepared>>> = Vec::new();
+    prepared.resize_with(puts.len(), || None);
+    for (place, put) in puts.into_iter().enumerate() {
+        match put {
+            Ok(put) => {
+                let made = make(put, (model.clone(), work), keep_source);
+                running.spawn(deadline::inherited(async move { (place, made.await) }));
+            }
+            Err(error) => prepared[place] = Some(Err(error)),
+        }
+    }
+    while let Some(done) = running.join_next().await {
+        let (place, outcome) = done.map_err(|_| Error::internal("an item ended early"))?;
+        if let Err(error) = &outcome
+            && matches!(error.kind(), Kind::Overloaded | Kind::Unavailable | Kind::Deadline)
+        {
+            return Err(error.clone());
+        }
+        prepared[place] = Some(outcome);
+    }
+    let lost = || Error::internal("an item has no outcome");
+    Ok(prepared.into_iter().map(|item| item.unwrap_or_else(|| Err(lost()))).collect())
+}
+
+/// What is sent to the engine, and the place of each in the caller's list.
+pub(crate) fn apart(prepared: Vec<Result<Prepared>>) -> (Vec<Place>, Vec<NewItem>) {
+    let mut items = Vec::with_capacity(prepared.len());
+    let place = |prepared: Result<Prepared>| {
+        prepared.map(|(item, truncation)| {
+            let id = item.id.as_str().to_owned();
+            items.push(item);
+            (id, truncation)
+        })
+    };
+    let places = prepared.into_iter().map(place).collect();
+    (places, items)
+}
+
+/// What became of every place, of what the engine says of those that were sent to it.
+pub(crate) fn aligned(
+    places: Vec<Place>,
+    results: Vec<Result<Written, Rejection>>,
+) -> Vec<Result<ItemWritten>> {
+    let mut results = results.into_iter();
     let lost = || Error::internal("an item has no outcome");
     let aligned = places.into_iter().map(|place| {
         let (id, truncation) = place?;
         let written = results.next().ok_or_else(lost)??;
         Ok(ItemWritten { id: ItemId::try_new(id)?, written, truncation })
     });
-    Ok((aligned.collect(), outcome.generation))
+    aligned.collect()
+}
+
+/// The answer to a put, from what the engine stores of it: so a repeat gets the same, without embedding anything again.
+fn told(outcome: PutOutcome) -> Result<(Vec<Result<ItemWritten>>, u64)> {
+    let unread = |_| Error::internal("what became of the items cannot be read");
+    let places: Vec<Place> = serde_json::from_slice(&outcome.note).map_err(unread)?;
+    Ok((aligned(places, outcome.results), outcome.generation))
+}
+
+/// What cannot be written down.
+pub(crate) fn unsaid(_: serde_json::Error) -> Error {
+    Error::internal("what became of the items cannot be stored")
 }
 
 /// The kinds of inputs that have to be embedded.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use diptych_proto::FILE_DESCRIPTOR_SET;
 use prost::Message as _;
 
+use crate::observe::metrics;
 use crate::overload::OverloadSettings;
 
 /// What a listener takes.
@@ -116,6 +117,57 @@ struct Method {
     path: String,
     /// Whether requests or replies stream.
     streams: bool,
+    /// How dashboards call its kind.
+    kind: &'static str,
+}
+
+/// A method as figures and logs name it.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    /// `package.Service/Method`.
+    pub(crate) full: String,
+    service: String,
+    name: String,
+    kind: &'static str,
+    /// Whether it is worth telling when it takes long: one reply, for which nobody means to wait.
+    pub(crate) timed: bool,
+}
+
+impl Observed {
+    fn new(path: &str, kind: &'static str) -> Self {
+        let full = path.trim_start_matches('/');
+        let (service, name) = full.split_once('/').unwrap_or((full, full));
+        let timed = kind == UNARY && name != "WaitOperation";
+        let (service, name) = (service.to_owned(), name.to_owned());
+        Self { full: full.to_owned(), service, name, kind, timed }
+    }
+
+    /// Kind, service and name.
+    pub(crate) fn labels(&self) -> [&str; 3] {
+        [self.kind, &self.service, &self.name]
+    }
+}
+
+const UNARY: &str = "unary";
+/// Methods that are served and not of the contract.
+const FURTHER: [(&str, &str); 5] = [
+    ("/grpc.health.v1.Health/Check", UNARY),
+    ("/grpc.health.v1.Health/List", UNARY),
+    ("/grpc.health.v1.Health/Watch", "server_stream"),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "bidi_stream"),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "bidi_stream"),
+];
+
+/// The method at `path`; all that are not served have one name.
+pub(crate) fn observed(path: &str) -> &'static Observed {
+    static OBSERVED: OnceLock<HashMap<String, Observed>> = OnceLock::new();
+    static OTHER: OnceLock<Observed> = OnceLock::new();
+    let known = OBSERVED.get_or_init(|| {
+        let contract = methods().iter().map(|method| (method.path.as_str(), method.kind));
+        let all = contract.chain(FURTHER);
+        all.map(|(path, kind)| (path.to_owned(), Observed::new(path, kind))).collect()
+    });
+    known.get(path).unwrap_or_else(|| OTHER.get_or_init(|| Observed::new(metrics::OTHER, UNARY)))
 }
 
 /// The names of all methods; no two services have one in common.
@@ -147,6 +199,12 @@ fn methods() -> &'static [Method] {
                     name: method.name().to_owned(),
                     path: format!("{owner}{}", method.name()),
                     streams: method.client_streaming() || method.server_streaming(),
+                    kind: match (method.client_streaming(), method.server_streaming()) {
+                        (false, false) => UNARY,
+                        (true, false) => "client_stream",
+                        (false, true) => "server_stream",
+                        (true, true) => "bidi_stream",
+                    },
                 }));
             }
         }

@@ -1,31 +1,94 @@
-//! The bundles that this server knows, by embedding digest.
+//! The bundles that this server knows, by embedding digest, and which of them new collections are made with.
 //!
 //! The default bundle, and others beside it, come from the settings; without a word it is built in. A checkpoint of others in
-//! Hugging Face layout is one too. Each bundle that a collection was made with is kept in the data
-//! folder by its digest and loaded from there again, so that a replaced default never orphans a collection. One that is gone
-//! stops nothing: its collections answer BUNDLE_MISSING where they would need it.
+//! Hugging Face layout is one too. More are loaded, activated and unloaded while the server serves (`loading.rs`,
+//! `activation.rs`): all that is loaded is one value, swapped by pointer, so that whoever looks sees a default that is there.
+//! Calls hold the bundle that they began with; the last of them ends its threads and gives its memory back.
+//!
+//! - `kept`: copies in the data folder, so that a replaced default never orphans a collection
+//! - `folder`: where bundles may be loaded from while the server serves
+
+mod folder;
+mod kept;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use diptych_index::{Modality, Space};
+use diptych_model::bundle::GoldenInput;
 use diptych_model::{Bundle, Calibration, Encoder};
 use diptych_proto::v1::ErrorReason;
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
+pub use self::folder::ModelsFolder;
 use crate::encoder::{Decoders, EncoderHandle, EncoderSettings};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::probe::Probe;
 
-/// Loaded bundles.
+/// The bundles of a server.
 #[derive(Debug)]
 pub struct Models {
+    /// Where copies are kept.
     folder: PathBuf,
+    settings: EncoderSettings,
+    /// What prepares the pictures of all bundles.
+    decoders: Arc<Decoders>,
+    /// Digest of the bundle that the settings put first; `None` for the built-in one.
+    named: Option<String>,
+    loaded: ArcSwap<Loaded>,
+    /// Held by who loads a bundle: one at a time, so that two who ask for the same one load it once, and memory never holds
+    /// more than one that nobody is served from yet.
+    loading: Mutex<()>,
+    /// Open while collections are made with a bundle, closed while one is unloaded or another becomes the default.
+    uses: Arc<RwLock<()>>,
+}
+
+/// What is loaded at one moment.
+#[derive(Debug, Clone)]
+pub struct Loaded {
     default: Arc<Model>,
-    by_digest: ArcSwap<BTreeMap<String, Arc<Model>>>,
+    activated: Option<Activated>,
+    by_digest: BTreeMap<String, Arc<Model>>,
+}
+
+/// How a bundle became the default, unless the settings name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activated {
+    /// When, milliseconds since 1970-01-01 UTC.
+    pub at_ms: u64,
+    /// Digest of the default before.
+    pub previous: String,
+}
+
+impl Loaded {
+    /// What a new collection gets when it names no bundle.
+    pub fn default_model(&self) -> &Arc<Model> {
+        &self.default
+    }
+
+    /// How the default became it; `None` for that of the settings.
+    pub fn activated(&self) -> Option<&Activated> {
+        self.activated.as_ref()
+    }
+
+    /// All bundles, by digest.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.by_digest.values()
+    }
+}
+
+/// A bundle that stays loaded as long as `in_use` is held.
+#[derive(Debug)]
+pub struct Held {
+    /// The bundle.
+    pub model: Arc<Model>,
+    /// Keeps it loaded.
+    pub in_use: OwnedRwLockReadGuard<()>,
 }
 
 /// A bundle whose golden inputs, where it has some, gave their golden vectors, with its encoders running.
@@ -34,6 +97,8 @@ pub struct Model {
     handle: EncoderHandle,
     calibration: Option<Calibration>,
     probe: Probe,
+    golden: Vec<GoldenInput>,
+    loaded_ms: u64,
     /// The files, to be kept with the first collection that is made with them; `None` for what was loaded from there.
     files: Option<Bundle>,
 }
@@ -49,9 +114,12 @@ impl Model {
         decoders: &Arc<Decoders>,
     ) -> anyhow::Result<Self> {
         let encoder = Arc::new(Encoder::open(&bundle)?);
-        let probe = Probe::new(&bundle, &encoder, &settings)?;
+        let golden = bundle.golden_inputs()?;
+        let probe = Probe::new(&golden, &encoder, &settings)?;
         let handle = EncoderHandle::start(encoder, settings, decoders)?;
-        Ok(Self { handle, calibration: calibration(&bundle), probe, files: Some(bundle) })
+        let calibration = calibration(&bundle);
+        let (loaded_ms, files) = (now_ms(), Some(bundle));
+        Ok(Self { handle, calibration, probe, golden, loaded_ms, files })
     }
 
     /// The encoders.
@@ -75,6 +143,16 @@ impl Model {
     /// Digest of what determines vectors.
     pub fn digest(&self) -> &str {
         self.encoder().embedding_digest()
+    }
+
+    /// The golden inputs with the vectors that they gave when it was loaded; none of a checkpoint of others.
+    pub fn golden(&self) -> &[GoldenInput] {
+        &self.golden
+    }
+
+    /// When it was loaded, milliseconds since 1970-01-01 UTC.
+    pub fn loaded_ms(&self) -> u64 {
+        self.loaded_ms
     }
 
     /// Lengths of prefixes of a space's vectors that work alone, rising.
@@ -113,12 +191,28 @@ fn calibration(bundle: &Bundle) -> Option<Calibration> {
 }
 
 impl Models {
-    /// The default bundle alone; kept ones join by [`Models::load_kept`]. `folder` is where bundles are kept.
+    /// The default bundle, which the settings name, alone; kept ones join by [`Models::load_kept`]. `folder` is where bundles
+    /// are kept.
     pub fn new(folder: PathBuf, default: Model) -> Self {
-        let default = Arc::new(default);
+        let settings = default.handle.settings();
+        let decoders = Arc::clone(default.handle.decoders());
         let digest = default.digest().to_owned();
-        let by_digest = ArcSwap::from_pointee(BTreeMap::from([(digest, Arc::clone(&default))]));
-        Self { folder, default, by_digest }
+        let default = Arc::new(default);
+        let by_digest = BTreeMap::from([(digest.clone(), Arc::clone(&default))]);
+        let loaded = ArcSwap::from_pointee(Loaded { default, activated: None, by_digest });
+        let (loading, uses) = (Mutex::default(), Arc::default());
+        Self { folder, settings, decoders, named: Some(digest), loaded, loading, uses }
+    }
+
+    /// The same where no setting names the default: it is built in.
+    #[must_use]
+    pub fn built_in(self) -> Self {
+        Self { named: None, ..self }
+    }
+
+    /// Digest of the bundle that the settings put first; `None` for the built-in one.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.named.as_deref()
     }
 
     /// A further bundle beside the default. Of two with one digest the first stays.
@@ -128,43 +222,24 @@ impl Models {
         }
     }
 
-    /// Sizes of the queues and batches of every bundle.
-    pub fn settings(&self) -> EncoderSettings {
-        self.default.handle.settings()
-    }
-
-    /// Opens the kept copy of a bundle anew and embeds its golden inputs: what it is served from gives the vectors that it
-    /// promises. Computes for a while, off tokio's threads.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub async fn verify_golden(self: &Arc<Self>, digest: &str) -> Result<()> {
-        let (models, digest) = (Arc::clone(self), digest.to_owned());
-        let verify = move || -> anyhow::Result<()> {
-            Encoder::open(&Bundle::open(models.place(&digest)?)?)?;
-            Ok(())
-        };
-        let verified = tokio::task::spawn_blocking(verify).await;
-        let verified = verified.map_err(|_| Error::internal("a verification ended early"))?;
-        verified.map_err(|error| {
-            let message = format!("the bundle does not give its golden vectors: {error:#}");
-            Error::precondition(ErrorReason::VerificationFailed, message)
-        })
+    /// All that is loaded now.
+    pub fn loaded(&self) -> Arc<Loaded> {
+        self.loaded.load_full()
     }
 
     /// What a new collection gets when it names no bundle.
-    pub fn default_model(&self) -> &Arc<Model> {
-        &self.default
+    pub fn default_model(&self) -> Arc<Model> {
+        Arc::clone(&self.loaded.load().default)
     }
 
     /// All loaded bundles, by digest.
     pub fn all(&self) -> Vec<Arc<Model>> {
-        self.by_digest.load().values().cloned().collect()
+        self.loaded.load().all().cloned().collect()
     }
 
     /// The bundle of a digest, when it is here.
     pub fn get(&self, digest: &str) -> Option<Arc<Model>> {
-        self.by_digest.load().get(digest).cloned()
+        self.loaded.load().by_digest.get(digest).cloned()
     }
 
     /// The bundle of a digest, or the default when it is empty.
@@ -173,156 +248,83 @@ impl Models {
     /// NOT_FOUND `BUNDLE_NOT_FOUND`.
     pub fn find(&self, digest: &str) -> Result<Arc<Model>> {
         if digest.is_empty() {
-            return Ok(Arc::clone(&self.default));
+            return Ok(self.default_model());
         }
         self.get(digest)
             .ok_or_else(|| Error::missing(ErrorReason::BundleNotFound, "bundle", digest))
     }
 
-    /// Copies a bundle into the data folder, unless it is there and whole.
+    /// [`Models::find`] for who makes a collection with it: it is not unloaded before the collection is there.
     ///
     /// # Errors
-    /// UNAVAILABLE `STORAGE_READ_ONLY` for a disk that refuses.
-    pub async fn keep(self: &Arc<Self>, model: &Arc<Model>) -> Result<()> {
-        let (models, model) = (Arc::clone(self), Arc::clone(model));
-        let kept = tokio::task::spawn_blocking(move || models.keep_blocking(&model)).await;
-        let refused = match kept {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(refused)) => format!("{refused:#}"),
-            Err(ended) => ended.to_string(),
-        };
-        tracing::error!(error = refused, "a bundle cannot be kept in the data folder");
-        let message = "the bundle cannot be copied into the data folder; the server's log says why";
-        Err(Error::new(Kind::Unavailable, ErrorReason::StorageReadOnly, message))
+    /// NOT_FOUND `BUNDLE_NOT_FOUND`.
+    pub async fn hold(&self, digest: &str) -> Result<Held> {
+        let in_use = Arc::clone(&self.uses).read_owned().await;
+        Ok(Held { model: self.find(digest)?, in_use })
     }
 
-    /// Makes the bundle of a stored collection available: loads the kept copy, or, when that bundle is loaded already, sees to
-    /// it that there is a whole copy. What cannot be had is told in the log and left out. Blocks.
-    pub fn load_kept(&self, digest: &str, settings: EncoderSettings) {
-        let loaded = match self.get(digest) {
-            Some(model) => self.keep_blocking(&model),
-            None => self.open_kept(digest, settings).map(|model| self.add(model)),
+    /// Waits until nobody holds a bundle, and lets nobody take hold of one while the guard is there.
+    pub(crate) async fn close(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.uses).write_owned().await
+    }
+
+    /// Loads the bundle in `folder`, off tokio's threads; the one that is here, when there is one of its digest.
+    ///
+    /// # Errors
+    /// What is wrong with it. Nothing of it stays in memory then.
+    pub(crate) async fn load(self: &Arc<Self>, folder: &Path) -> anyhow::Result<Arc<Model>> {
+        let _turn = self.loading.lock().await;
+        let (models, folder) = (Arc::clone(self), folder.to_path_buf());
+        let load = move || {
+            let bundle = Bundle::open(folder)?;
+            if let Some(known) = models.get(bundle.embedding_digest()) {
+                return Ok(known);
+            }
+            let model = models.add(Model::start(bundle, models.settings, &models.decoders)?);
+            let (digest, bytes) = (model.digest(), model.encoder().weight_bytes());
+            tracing::info!(digest, bytes, "a bundle was loaded");
+            Ok(model)
         };
-        if let Err(error) = loaded {
-            let error = format!("{error:#}");
-            tracing::warn!(
-                digest,
-                error,
-                "the bundle of a collection cannot be had from the data folder"
-            );
-        }
+        tokio::task::spawn_blocking(load).await?
+    }
+
+    /// Makes a loaded bundle the default, from one moment to the next.
+    pub(crate) fn set_default(&self, model: &Arc<Model>, activated: &Activated) {
+        self.change(|loaded| {
+            loaded.default = Arc::clone(model);
+            loaded.activated = Some(activated.clone());
+        });
+    }
+
+    /// Takes a bundle that is not the default out of sight. Calls that hold it go on.
+    pub(crate) fn remove(&self, digest: &str) {
+        self.change(|loaded| drop(loaded.by_digest.remove(digest)));
     }
 
     /// Whether all encoder threads live and none is stuck.
     pub fn healthy(&self) -> bool {
-        self.by_digest.load().values().all(|model| model.handle.healthy())
+        self.loaded.load().all().all(|model| model.handle.healthy())
     }
 
-    fn keep_blocking(&self, model: &Model) -> anyhow::Result<()> {
-        let Some(files) = &model.files else { return Ok(()) };
-        let folder = self.place(model.digest())?;
-        if Bundle::open(&folder).is_ok_and(|kept| kept.embedding_digest() == model.digest()) {
-            return Ok(());
-        }
-        let made = || -> std::io::Result<()> {
-            std::fs::create_dir_all(&self.folder)?;
-            // Its own name must outlive a power loss, as the names in it do.
-            let around = self.folder.parent().unwrap_or(&self.folder);
-            std::fs::File::open(around)?.sync_all()
-        };
-        made().with_context(|| format!("{} cannot be made", self.folder.display()))?;
-        files.write(&folder)?;
-        Ok(())
-    }
-
-    fn open_kept(&self, digest: &str, settings: EncoderSettings) -> anyhow::Result<Model> {
-        let folder = self.place(digest)?;
-        let bundle = Bundle::open(&folder)?;
-        let decoders = self.default.handle.decoders();
-        let found = bundle.embedding_digest();
-        anyhow::ensure!(found == digest, "{} holds the bundle {found}", folder.display());
-        Ok(Model { files: None, ..Model::start(bundle, settings, decoders)? })
-    }
-
-    fn add(&self, model: Model) {
+    fn add(&self, model: Model) -> Arc<Model> {
         let model = Arc::new(model);
-        self.by_digest.rcu(|known| {
-            let mut known = BTreeMap::clone(known);
-            known.insert(model.digest().to_owned(), Arc::clone(&model));
-            known
+        self.change(|loaded| {
+            loaded.by_digest.insert(model.digest().to_owned(), Arc::clone(&model));
         });
+        model
     }
 
-    /// Where the bundle of a digest is kept.
-    fn place(&self, digest: &str) -> anyhow::Result<PathBuf> {
-        // Digests come out of a store that may come from elsewhere; anything but hex could leave the folder.
-        let safe = !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        anyhow::ensure!(safe, "{digest:?} is no digest");
-        Ok(self.folder.join(digest))
+    fn change(&self, change: impl Fn(&mut Loaded)) {
+        self.loaded.rcu(|loaded| {
+            let mut loaded = Loaded::clone(loaded);
+            change(&mut loaded);
+            loaded
+        });
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use diptych_model::testing::tiny_bundle;
-
-    use super::*;
-    use crate::config::{Config, Flags};
-
-    fn decoders() -> Arc<Decoders> {
-        Arc::new(Decoders::start(1, 1 << 30).unwrap())
-    }
-
-    fn settings() -> EncoderSettings {
-        Config::resolve(&Flags::default(), std::iter::empty()).unwrap().encoder
-    }
-
-    /// Models in `folder` with the tiny bundle of `seed` as the default.
-    fn models(folder: &tempfile::TempDir, seed: u64) -> Arc<Models> {
-        let model = Model::start(tiny_bundle(seed).unwrap(), settings(), &decoders()).unwrap();
-        Arc::new(Models::new(folder.path().join("bundles"), model))
-    }
-
-    #[tokio::test]
-    async fn a_replaced_default_is_still_there_for_what_was_made_with_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = models(&folder, 1);
-        let digest = first.default_model().digest().to_owned();
-        first.keep(first.default_model()).await.unwrap();
-
-        let second = models(&folder, 2);
-        assert!(second.get(&digest).is_none());
-        second.load_kept(&digest, settings());
-        assert_eq!(second.find(&digest).unwrap().digest(), digest);
-        assert_ne!(second.find("").unwrap().digest(), digest);
-        assert!(second.healthy());
-    }
-
-    #[tokio::test]
-    async fn a_damaged_copy_is_left_out_and_replaced_by_a_whole_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = models(&folder, 1);
-        let digest = first.default_model().digest().to_owned();
-        first.keep(first.default_model()).await.unwrap();
-        let weights = folder.path().join("bundles").join(&digest).join("model.safetensors");
-        std::fs::write(&weights, b"cut off").unwrap();
-
-        let second = models(&folder, 2);
-        second.load_kept(&digest, settings());
-        assert!(second.get(&digest).is_none());
-        assert_eq!(second.find(&digest).unwrap_err().kind(), Kind::NotFound);
-
-        first.load_kept(&digest, settings());
-        second.load_kept(&digest, settings());
-        assert!(second.get(&digest).is_some());
-    }
-
-    #[test]
-    fn a_digest_that_would_leave_the_folder_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let models = models(&folder, 1);
-        for digest in ["", "..", "../bundles", "/etc"] {
-            assert!(models.place(digest).is_err(), "{digest}");
-        }
-    }
+/// Milliseconds since 1970-01-01 UTC.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,7 @@
-//! The ops listener: plain HTTP for probes, and nothing else.
+//! The ops listener: plain HTTP for probes and for figures, and nothing else.
 //!
-//! `/livez` says that the process runs its loop; `/readyz` says what health says: that search answers.
+//! `/livez` says that the process runs its loop; `/readyz` says what health says: that search answers. `/metrics` is
+//! `observe`'s.
 //!
 //! It has a thread and an event loop of its own, so that probes are answered, and told the truth, when the loop that serves
 //! callers is stuck or has much to do.

@@ -79,6 +79,12 @@ impl PageKey {
         token.extend_from_slice(&mark.seen.to_be_bytes());
         token.extend_from_slice(&mark.score.to_bits().to_be_bytes());
         token.extend_from_slice(mark.id.as_bytes());
+        self.seal(query, token)
+    }
+
+    /// A token of these bytes, signed, whether or not they say where a page ended.
+    pub fn seal(&self, query: &[u8; 32], body: impl Into<Vec<u8>>) -> String {
+        let mut token = body.into();
         let tag = self.tag(query, &token);
         token.extend_from_slice(&tag);
         BASE64_URL_SAFE_NO_PAD.encode(token)

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use diptych_model::{Bundle, Encoder, Modality, Vectors};
+use diptych_model::bundle::GoldenInput;
+use diptych_model::{Encoder, Modality, Vectors};
 
 use crate::encoder::{Embedded, EncoderHandle, EncoderSettings, Lane, Work};
 use crate::error::{Kind, Result};
@@ -31,29 +32,29 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Embeds the first golden input of every modality. Computes.
+    /// Embeds the first of a bundle's golden inputs of every modality. Computes.
     ///
     /// # Errors
     /// An input that the encoder refuses.
     pub(crate) fn new(
-        bundle: &Bundle,
+        golden: &[GoldenInput],
         encoder: &Encoder,
         settings: &EncoderSettings,
     ) -> diptych_model::Result<Self> {
-        let golden = |ending: &str| {
-            let named = |path: &str| path.starts_with("golden/") && path.ends_with(ending);
-            bundle.files().iter().find(|(path, _)| named(path)).map(|(_, bytes)| bytes.as_ref())
+        let golden = |modality| {
+            golden.iter().find(|input| input.modality == modality).map(|input| input.bytes.as_ref())
         };
         let shared = |vectors: Vec<Vectors>| vectors.into_iter().next().map(|first| first.shared);
         let mut probe = Self { image: None, text: None };
         if encoder.has(Modality::Image) {
-            let bytes = golden(".png").unwrap_or(DOT);
+            let bytes = golden(Modality::Image).unwrap_or(DOT);
             let prepared = encoder.prepare_image(bytes, &settings.image_limits)?;
             let vector = shared(encoder.encode_images(&[prepared])?);
             probe.image = vector.map(|vector| (Bytes::copy_from_slice(bytes), vector));
         }
         if encoder.has(Modality::Text) {
-            let text = golden(".txt").and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or("a");
+            let text = golden(Modality::Text);
+            let text = text.and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or("a");
             let prepared = encoder.prepare_text(text, true)?;
             let vector = shared(encoder.encode_texts(&[prepared])?);
             probe.text = vector.map(|vector| (text.to_owned(), vector));
@@ -131,7 +132,7 @@ mod tests {
         let settings = Config::resolve(&Flags::default(), std::iter::empty()).unwrap().encoder;
         let bundle = tiny_bundle(7).unwrap();
         let encoder = Arc::new(Encoder::open(&bundle).unwrap());
-        let probe = Probe::new(&bundle, &encoder, &settings).unwrap();
+        let probe = Probe::new(&bundle.golden_inputs().unwrap(), &encoder, &settings).unwrap();
         let decoders = Arc::new(Decoders::start(1, 1 << 30).unwrap());
         (probe, EncoderHandle::start(encoder, settings, &decoders).unwrap())
     }

@@ -118,6 +118,8 @@ impl Service {
         }
         self.check_sources(&old).await?;
         self.models.keep(&model).await?;
+        // Not unloaded between this and the collection that needs it.
+        let _held = self.models.hold(digest).await.map_err(|error| error.at("embedding_digest"))?;
         let spec = CollectionSpec {
             name: collection.to_owned(),
             embedding_digest: Some(digest.to_owned()),

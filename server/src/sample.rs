@@ -114,14 +114,14 @@ impl Sample {
             return Ok(model);
         }
         let model = self.models.default_model();
-        self.models.keep(model).await?;
+        self.models.keep(&model).await?;
         let spec = CollectionSpec {
             embedding_digest: Some(model.digest().to_owned()),
             description: DESCRIPTION.to_owned(),
-            ..CollectionSpec::new(COLLECTION, dims_of(model))
+            ..CollectionSpec::new(COLLECTION, dims_of(&model))
         };
         self.engine.create_collection(spec).await?;
-        Ok(Some(Arc::clone(model)))
+        Ok(Some(model))
     }
 
     /// Embeds and puts the items that an earlier start did not.

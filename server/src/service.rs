@@ -1,6 +1,6 @@
 //! What all use cases share: the engine, the bundles, the limits. Each use case is a file with its own `impl Service`:
 //! `embedding.rs`, `retrieval.rs`, `explain.rs`, `recall.rs`, `items.rs`, `collections.rs`, `aliases.rs`, `snapshots.rs`,
-//! `reembed.rs`, `operations.rs`, `compaction.rs`.
+//! `reembed.rs`, `operations.rs`, `compaction.rs`, `ingest.rs`, `export.rs`, `loading.rs`, `activation.rs`, `self_test.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::collections::NAME_MAX_BYTES;
 use crate::error::{Error, Kind, Result};
 use crate::gates::{Gates, WriteGuard};
-use crate::models::{Model, Models};
+use crate::ingest::Seats;
+use crate::models::{Model, Models, ModelsFolder};
 use crate::operations::Operations;
 use crate::page::PageKey;
 use crate::recall::Gauge;
@@ -57,6 +58,8 @@ const DRAINING: u8 = 2;
 pub struct Service {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) models: Arc<Models>,
+    /// Where bundles may be loaded from; nowhere without one.
+    pub(crate) models_folder: Option<ModelsFolder>,
     pub(crate) limits: Limits,
     pub(crate) pages: PageKey,
     pub(crate) requests: Requests,
@@ -66,6 +69,7 @@ pub struct Service {
     pub(crate) operations: Arc<Operations>,
     pub(crate) reembeds: Reembeds,
     pub(crate) gates: Gates,
+    pub(crate) ingests: Arc<Seats>,
     pub(crate) started: SystemTime,
     /// Cancelled when the server begins to go down: what waits for more to come, waits no longer.
     pub(crate) winding_down: CancellationToken,
@@ -84,6 +88,7 @@ impl Service {
         Self {
             engine,
             models,
+            models_folder: None,
             limits,
             pages,
             requests: Requests::default(),
@@ -92,6 +97,7 @@ impl Service {
             operations: Arc::default(),
             reembeds: Reembeds::default(),
             gates: Gates::default(),
+            ingests: Arc::default(),
             started: SystemTime::now(),
             winding_down: CancellationToken::new(),
             door: AtomicU8::new(STARTING),
@@ -105,6 +111,13 @@ impl Service {
         self
     }
 
+    /// Loads bundles from below this folder when asked to; without this, or with `None`, from nowhere.
+    #[must_use]
+    pub fn with_models_folder(mut self, folder: Option<ModelsFolder>) -> Self {
+        self.models_folder = folder;
+        self
+    }
+
     /// Opens or closes the door to callers. Once it was open, closing it means going down.
     pub fn set_ready(&self, ready: bool) {
         let door = match (ready, self.door.load(Ordering::Acquire)) {
@@ -115,7 +128,7 @@ impl Service {
         self.door.store(door, Ordering::Release);
     }
 
-    /// Ends what waits for more to come: streams of inputs, waits for operations. Calls are still let in.
+    /// Ends what waits for more to come: streams finish what they have taken, waits for operations end. Calls are still let in.
     pub fn wind_down(&self) {
         self.winding_down.cancel();
     }
@@ -206,8 +219,8 @@ impl Service {
         };
         self.models.get(digest).ok_or_else(|| {
             let message = format!(
-                "the collection's bundle {digest} is not here: use vectors or item ids, or start the \
-                 server with it"
+                "the collection's bundle {digest} is not here: use vectors or item ids, load it with LoadModel, or start \
+                 the server with it"
             );
             Error::precondition(ErrorReason::BundleMissing, message)
         })

@@ -97,7 +97,7 @@ impl Service {
                 let restored = service.engine.restore_snapshot(&name, Some(&into), handle.progress);
                 let info = restored.await.map_err(|error| named_at("collection", error))?;
                 if let Some(digest) = info.spec.embedding_digest.clone() {
-                    service.load_kept(digest).await;
+                    service.models.load_kept_beside(digest).await;
                 }
                 Ok(Outcome::Collection(Box::new(service.seen(info).await?)))
             });
@@ -118,15 +118,6 @@ impl Service {
             gone.map(|()| Answer::Done).map_err(|error| Error::from(error).at("name"))
         };
         self.requests.once(request, work).await.map(|_| ())
-    }
-
-    /// Loads the kept bundle of a collection that came from elsewhere, if it is here.
-    async fn load_kept(&self, digest: String) {
-        let (models, settings) = (Arc::clone(&self.models), self.models.settings());
-        let loaded = tokio::task::spawn_blocking(move || models.load_kept(&digest, settings)).await;
-        if let Err(error) = loaded {
-            tracing::warn!(%error, "the bundle of a restored collection was not loaded");
-        }
     }
 }
 

@@ -83,7 +83,7 @@ mod tests {
         let config = Config::resolve(&flags, std::iter::empty()).unwrap();
         let parts = open::parts(&config).await.unwrap();
         let model = parts.models.default_model();
-        let dims = crate::collections::dims_of(model);
+        let dims = crate::collections::dims_of(&model);
         let spec = diptych_index::CollectionSpec {
             embedding_digest: Some(model.digest().to_owned()),
             ..diptych_index::CollectionSpec::new("things", dims)

@@ -10,7 +10,7 @@ use diptych_model::Bundle;
 use crate::config::{BundleSource, Config};
 use crate::encoder::Decoders;
 use crate::grpc;
-use crate::models::{Model, Models};
+use crate::models::{Model, Models, ModelsFolder};
 use crate::page::PageKey;
 use crate::sample;
 use crate::service::Service;
@@ -34,12 +34,14 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
         let (default, further) = served_models(&settings)?;
         let engine = store(&settings)?;
         let models = Models::new(settings.data_dir.join("bundles"), default);
+        let models = if settings.bundles.is_empty() { models.built_in() } else { models };
         further.into_iter().for_each(|model| models.join(model));
         Ok((engine, models))
     })
     .await??;
     let (engine, models) = (Arc::new(engine), Arc::new(models));
-    load_kept(config, &engine, &models).await?;
+    load_kept(&engine, &models).await?;
+    models.take_up_activation(&*engine).await?;
     let queues = models.all().iter().map(|model| model.encoders().queue_bytes()).sum();
     let mib = config.embedding_bytes(grpc::uncounted_bytes(config), queues) >> 20;
     tracing::info!(mib, "requests and pictures under way take at most so much memory");
@@ -50,7 +52,8 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
         config.limits,
         PageKey::new(key),
     )
-    .with_recall_share(config.recall_share);
+    .with_recall_share(config.recall_share)
+    .with_models_folder(config.models_dir.clone().map(ModelsFolder::new));
     Ok(Parts { engine, models, service: Arc::new(service) })
 }
 
@@ -93,12 +96,12 @@ fn store(config: &Config) -> Result<EmbeddedEngine> {
 }
 
 /// Loads the bundles that collections were made with.
-async fn load_kept(config: &Config, engine: &EmbeddedEngine, models: &Arc<Models>) -> Result<()> {
+async fn load_kept(engine: &EmbeddedEngine, models: &Arc<Models>) -> Result<()> {
     let collections = engine.collections().await?;
     let digests: Vec<String> =
         collections.into_iter().filter_map(|info| info.spec.embedding_digest).collect();
-    let (models, settings) = (Arc::clone(models), config.encoder);
-    let load = move || digests.iter().for_each(|digest| models.load_kept(digest, settings));
+    let models = Arc::clone(models);
+    let load = move || digests.iter().for_each(|digest| models.load_kept(digest));
     Ok(tokio::task::spawn_blocking(load).await?)
 }
 

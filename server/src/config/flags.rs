@@ -27,7 +27,7 @@ pub struct Flags {
     /// Address of gRPC, gRPC-Web, health and reflection [built-in: 127.0.0.1:50051].
     #[arg(long, env = "DIPTYCH_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Address of /livez and /readyz over plain HTTP [built-in: 127.0.0.1:9464].
+    /// Address of /livez, /readyz and /metrics over plain HTTP [built-in: 127.0.0.1:9464].
     #[arg(long, env = "DIPTYCH_OPS_LISTEN", value_name = "ADDRESS")]
     pub ops_listen: Option<String>,
     /// Folder of the store and of the bundles that collections were made with [built-in: diptych-data].
@@ -37,6 +37,9 @@ pub struct Flags {
     /// made with the first. In the environment with `:` between them, in the file as a list [built-in: the sample's].
     #[arg(long, env = "DIPTYCH_BUNDLE", value_name = "BUNDLE")]
     pub bundle: Vec<PathBuf>,
+    /// Folder from below which LoadModel may load bundles while the server serves [built-in: none, so that none is loaded].
+    #[arg(long, env = "DIPTYCH_MODELS_DIR", value_name = "FOLDER")]
+    pub models_dir: Option<PathBuf>,
     /// File with the token of private repositories of a hub [built-in: the one that the hub's other clients left in HF_HOME].
     #[arg(long, env = "DIPTYCH_HF_TOKEN_FILE", value_name = "FILE")]
     pub hf_token_file: Option<PathBuf>,
@@ -177,6 +180,17 @@ pub struct Flags {
     /// Longest time to finish running calls after that [built-in: 20s].
     #[arg(long, env = "DIPTYCH_DRAIN", value_name = "TIME")]
     pub drain: Option<String>,
+    /// Time from which on a call with one reply is told in the log, with the stages that it went through; 0ms for none
+    /// [built-in: 1s].
+    #[arg(long, env = "DIPTYCH_SLOW_CALL", value_name = "TIME")]
+    pub slow_call: Option<String>,
+    /// Collector that spans of calls are sent to, over OTLP/gRPC without TLS, such as http://localhost:4317 [built-in: none, and
+    /// nobody is told anything].
+    #[arg(long, env = "DIPTYCH_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the calls without a caller's trace whose spans are sent; with one, the caller decides [built-in: 0.05].
+    #[arg(long, env = "DIPTYCH_TRACE_SHARE", value_name = "SHARE")]
+    pub trace_share: Option<String>,
 
     /// Keys of the settings that came from the environment, for messages.
     #[arg(skip)]
@@ -222,7 +236,7 @@ impl Flags {
     }
 
     /// The values that are no paths, by key.
-    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 42] {
+    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 45] {
         [
             ("listen", &self.listen),
             ("ops_listen", &self.ops_listen),
@@ -266,13 +280,17 @@ impl Flags {
             ("self_test_interval", &self.self_test_interval),
             ("drain_delay", &self.drain_delay),
             ("drain", &self.drain),
+            ("slow_call", &self.slow_call),
+            ("otlp_endpoint", &self.otlp_endpoint),
+            ("trace_share", &self.trace_share),
         ]
     }
 
     /// The values that are single paths, by key.
-    pub(super) fn paths(&self) -> [(&'static str, &Option<PathBuf>); 3] {
+    pub(super) fn paths(&self) -> [(&'static str, &Option<PathBuf>); 4] {
         [
             ("data_dir", &self.data_dir),
+            ("models_dir", &self.models_dir),
             ("hf_token_file", &self.hf_token_file),
             ("page_key_file", &self.page_key_file),
         ]

@@ -71,6 +71,16 @@ impl<'a> Reader<'a> {
         self.read(key, &expected, |text| text.parse().ok().filter(within)).unwrap_or(default)
     }
 
+    /// A text that `fits`; `None` when none is given.
+    pub(super) fn text(
+        &mut self,
+        key: &str,
+        expected: &str,
+        fits: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        self.read(key, expected, |text| fits(text).then(|| text.to_owned()))
+    }
+
     /// A number from 0 to 1.
     pub(super) fn share(&mut self, key: &str, default: f64) -> f64 {
         let expected = format!("a number from 0 to 1, such as {default}");
@@ -177,6 +187,15 @@ impl<'a> Reader<'a> {
             self.fault("data_dir", &folder, "must be a folder, or a path where one can be made");
         }
         folder
+    }
+
+    /// A folder that must be there.
+    pub(super) fn folder(&mut self, key: &str) -> Option<PathBuf> {
+        let folder = self.path(key)?;
+        if !folder.is_dir() {
+            self.fault(key, &folder, "must be a folder");
+        }
+        Some(folder)
     }
 
     /// The secret in a page key file.

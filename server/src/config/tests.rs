@@ -151,6 +151,7 @@ fn paths_that_cannot_be_right_are_refused() {
     assert!(
         refused(&["--bundle", "/nowhere"]).contains("must be a folder with a bundle.json in it")
     );
+    assert!(refused(&["--models-dir", &path]).contains("must be a folder"));
     assert!(refused(&["--data-dir", &path]).contains("must be a folder, or a path"));
     let empty = file("data_dir = ''");
     assert!(resolve(&of_file(&empty)).unwrap_err().to_string().contains("data_dir is empty"));
@@ -204,6 +205,18 @@ fn methods_have_times_of_their_own_and_a_wrong_name_or_time_is_told() {
 }
 
 #[test]
+fn a_collector_is_a_host_over_plain_http() {
+    let given = |url: &str| resolve(&flags(&["--otlp-endpoint", url]));
+    let fine = given("http://collector:4317").unwrap().observe.otlp_endpoint;
+    assert_eq!(fine.as_deref(), Some("http://collector:4317"));
+    for url in ["collector:4317", "https://collector:4317", "http://", "http://a/v1/traces", ""] {
+        let told = refused(&["--otlp-endpoint", url]);
+        assert!(told.contains("otlp_endpoint") && told.contains("http://localhost:4317"), "{told}");
+    }
+    assert_eq!(resolve(&Flags::default()).unwrap().observe.otlp_endpoint, None);
+}
+
+#[test]
 fn what_is_printed_is_a_file_of_the_same_effect() {
     let key = file("0123456789abcdef");
     let path = key.path().display().to_string();
@@ -247,12 +260,14 @@ fn every_setting_is_a_flag_a_variable_and_a_key_and_its_help_tells_the_truth() {
         // What has no value, or follows the machine, is told in words.
         let in_words = [
             "bundle",
+            "models_dir",
             "hf_token_file",
             "sample",
             "page_key_file",
             "decode_bytes",
             "threads",
             "method_timeouts",
+            "otlp_endpoint",
         ];
         if !in_words.contains(name) {
             let value = value.clone().unwrap().replace('"', "");

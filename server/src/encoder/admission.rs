@@ -16,6 +16,7 @@ use super::cost::CostTable;
 use super::lanes::Lane;
 use crate::deadline;
 use crate::error::{Error, Kind, Result};
+use crate::observe::shed_by_tower;
 
 /// Least and most that a caller who is refused is told to wait.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
@@ -92,6 +93,8 @@ pub(super) struct Admission {
 pub struct LaneLoad {
     /// Inputs, those that are computed included.
     pub inputs: u64,
+    /// What they take, as far as can be told.
+    pub cost: Duration,
     /// How long one that comes now would wait.
     pub wait: Duration,
 }
@@ -135,13 +138,13 @@ impl Admission {
     pub(super) fn check(&self, lane: Lane, until: Option<Instant>, class: usize) -> Result<()> {
         let wait = self.wait(lane);
         if wait > self.bounds.wait {
-            return Err(full(wait - self.bounds.wait));
+            return Err(shed_by_tower(lane, full(wait - self.bounds.wait)));
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let needed = wait + self.cost(lane, class);
         // Without anything ahead the prediction may be wrong and the caller's only chance is to try.
         if let Some(left) = left.filter(|left| *left < needed && !wait.is_zero()) {
-            return Err(unreachable_deadline(needed - left));
+            return Err(shed_by_tower(lane, unreachable_deadline(needed - left)));
         }
         Ok(())
     }
@@ -159,7 +162,9 @@ impl Admission {
             places.acquire_owned().await.map_err(|_| Error::internal("the encoder has ended"))?
         } else {
             self.check(work.lane, work.until, class)?;
-            places.try_acquire_owned().map_err(|_| full(self.wait(work.lane)))?
+            places
+                .try_acquire_owned()
+                .map_err(|_| shed_by_tower(work.lane, full(self.wait(work.lane))))?
         };
         let cost = self.cost(work.lane, class);
         let nanoseconds = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
@@ -174,8 +179,15 @@ impl Admission {
     pub(super) fn load(&self) -> [LaneLoad; 3] {
         Lane::ALL.map(|lane| LaneLoad {
             inputs: self.under_way[lane as usize].inputs.load(Ordering::Relaxed),
+            cost: self.cost_under_way(lane),
             wait: self.wait(lane),
         })
+    }
+
+    /// What the inputs of a lane take.
+    fn cost_under_way(&self, lane: Lane) -> Duration {
+        let load = &self.under_way[lane as usize];
+        Duration::from_nanos(load.nanoseconds.load(Ordering::Relaxed))
     }
 
     /// How long an input that comes now waits for its batch, as far as the past tells: for its own lane's work, stretched by

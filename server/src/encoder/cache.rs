@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Embedded, Lane, Work};
 use crate::error::Result;
+use crate::observe;
 use crate::timings::EmbedTimings;
 
 /// What an entry takes besides its vectors, in bytes: its key, its place, the vectors' own headers.
@@ -84,11 +85,13 @@ impl Cache {
         match kept.get_value_or_guard_async(&key()).await {
             Ok(embedded) => {
                 self.hits.fetch_add(1, Ordering::Relaxed);
+                observe::cache(true);
                 // It took no time now.
                 Ok(Embedded { timings: EmbedTimings::default(), ..embedded })
             }
             Err(guard) => {
                 self.misses.fetch_add(1, Ordering::Relaxed);
+                observe::cache(false);
                 let embedded = compute.await?;
                 // Refused when the key was removed meanwhile, which nobody does.
                 drop(guard.insert(embedded.clone()));

@@ -33,7 +33,16 @@ pub enum Lane {
 
 impl Lane {
     /// All lanes; of two that are equally far behind, the first goes.
-    pub(super) const ALL: [Self; 3] = [Self::Interactive, Self::Standard, Self::Bulk];
+    pub(crate) const ALL: [Self; 3] = [Self::Interactive, Self::Standard, Self::Bulk];
+
+    /// Its name in figures.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Standard => "standard",
+            Self::Bulk => "bulk",
+        }
+    }
 
     /// The share of the thread that a lane has while all are full.
     pub(super) fn weight(self) -> u64 {

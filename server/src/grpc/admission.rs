@@ -26,6 +26,7 @@ use super::status::to_status;
 use crate::error::{Error, Kind};
 use crate::limits::{CallLimits, HEALTH, limited_methods};
 use crate::listen::Peer;
+use crate::observe::{Shed, shed};
 use crate::overload::Limiter;
 
 /// When a caller with too many calls may try again: about the time that one takes.
@@ -89,6 +90,7 @@ where
         }
         let peer = request.extensions().get::<Peer>().copied();
         let Some(caller) = Callers::enter(&self.layer.callers, peer) else {
+            shed(Shed::TooManyCalls);
             let refused = to_status(&too_many(self.layer.callers.most)).into_http();
             return Box::pin(async { Ok(refused) });
         };
@@ -96,6 +98,7 @@ where
         let pass = match limiter.map(|limiter| limiter.enter(Instant::now())).transpose() {
             Ok(pass) => pass,
             Err(wait) => {
+                shed(Shed::MethodOverload);
                 let refused = to_status(&overloaded(wait)).into_http();
                 return Box::pin(async { Ok(refused) });
             }

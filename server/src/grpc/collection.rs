@@ -14,26 +14,6 @@ use crate::collections::{CollectionView, NewCollection, VectorsBy};
 use crate::error::{Error, Result};
 use crate::recall::{Measurement, Running};
 
-/// Methods that this server does not have yet, each with its request and reply.
-macro_rules! unbuilt {
-    ($($method:ident($request:ident) -> $reply:ident;)*) => {$(
-        fn $method<'life, 'future>(
-            &'life self,
-            _: Request<v1::$request>,
-        ) -> std::pin::Pin<
-            Box<dyn Future<Output = Result<Response<v1::$reply>, Status>> + Send + 'future>,
-        >
-        where
-            'life: 'future,
-            Self: 'future,
-        {
-            let name = stringify!($request).trim_end_matches("Request");
-            Box::pin(std::future::ready(Err(Error::unimplemented(name).into())))
-        }
-    )*};
-}
-pub(super) use unbuilt;
-
 /// Methods that change something: each runs in a task of its own, so that a caller that leaves never leaves it half done.
 macro_rules! writes {
     ($($method:ident($request:ident) -> $reply:ident = $work:path;)*) => {$(

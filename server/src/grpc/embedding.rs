@@ -1,26 +1,25 @@
 //! EmbeddingService.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use diptych_model::Modality;
 use diptych_proto::v1;
 use diptych_proto::v1::embedding_service_server::EmbeddingService;
+use prost::Message as _;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Handler;
 use super::convert::{bundle_digest, count, truncation};
 use super::receive::Received;
+use super::replies::{Replies, Share, answered};
 use super::status::{complete, to_message};
 use super::value::vector_out;
 use crate::deadline;
 use crate::embedding::Input;
 use crate::encoder::{Embedded, Lane, Work};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::models::Model;
 use crate::service::{Service, draining};
 
@@ -57,70 +56,87 @@ impl EmbeddingService for Handler {
         Ok(Response::new(self.batch(request.into_inner()).await?))
     }
 
-    type EmbedStreamStream =
-        Pin<Box<dyn Stream<Item = Result<v1::EmbedStreamResponse, Status>> + Send>>;
+    type EmbedStreamStream = Replies<v1::EmbedStreamResponse>;
 
     async fn embed_stream(
         &self,
         request: Request<Streaming<v1::EmbedStreamRequest>>,
     ) -> Result<Response<Self::EmbedStreamStream>, Status> {
         self.0.admit()?;
-        let (sender, receiver) = tokio::sync::mpsc::channel(STREAM_IN_FLIGHT);
+        let service = Arc::clone(&self.0);
         let received = request.extensions().get::<Received>().cloned().unwrap_or_default();
-        // The answer begins before the first input is there: some callers wait for it before they send.
         let requests = (request.into_inner(), received);
-        let answers = answer_stream(Arc::clone(&self.0), requests, sender);
-        tokio::spawn(deadline::inherited(answers));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        // The answer begins before the first input is there: some callers wait for it before they send.
+        Ok(Response::new(answered(STREAM_IN_FLIGHT, |replies| {
+            answer_stream(service, requests, replies)
+        })))
     }
 }
 
-/// Answers inputs as they come, some at once, until the caller ends the stream or leaves, or the server goes down: then what was
-/// taken is answered, and the caller told to go on elsewhere.
+/// Answers inputs as they come, some at once, until the caller closes its side or leaves, or the server goes down: then what was
+/// read is answered, and the caller told to go on elsewhere.
 async fn answer_stream(
     service: Arc<Service>,
     (mut requests, received): (Streaming<v1::EmbedStreamRequest>, Received),
-    replies: Sender<Result<v1::EmbedStreamResponse, Status>>,
-) {
-    let mut running = JoinSet::new();
-    let mut model = None;
-    let broken = loop {
-        let request = tokio::select! {
+    replies: Sender<v1::EmbedStreamResponse>,
+) -> Result<(), Status> {
+    let (mut running, share) = (JoinSet::new(), Share::new());
+    let (mut model, mut sound) = (None, true);
+    let ended = loop {
+        // No input is read before there is a place for its answer.
+        let next = async {
+            let place = replies.clone().reserve_owned().await.ok()?;
+            Some((place, requests.message().await))
+        };
+        let next = tokio::select! {
             biased;
             // Dropped with its reply: nobody reads any more.
-            () = replies.closed() => return,
-            () = service.winding_down.cancelled() => break Some(draining().into()),
-            request = requests.message() => request,
+            () = replies.closed() => return Ok(()),
+            () = service.winding_down.cancelled() => break Err(draining().into()),
+            next = next => next,
         };
+        let Some((place, request)) = next else { return Ok(()) };
         let request = match request {
             Ok(Some(request)) => request,
-            Ok(None) => break None,
+            Ok(None) => break Ok(()),
             Err(status) => {
-                break Some(complete(&status, service.limits.message_bytes).unwrap_or(status));
+                break Err(complete(&status, service.limits.message_bytes).unwrap_or(status));
             }
         };
         let model = match &model {
             Some(model) => Arc::clone(model),
             None => match find(&service, request.embedding_digest.clone()) {
                 Ok(found) => Arc::clone(model.insert(found)),
-                Err(error) => break Some(error.into()),
+                Err(error) => break Err(error.into()),
             },
         };
-        if running.len() >= STREAM_IN_FLIGHT {
-            running.join_next().await;
-        }
-        let (replies, room) = (replies.clone(), received.take());
+        let counted = received.take();
+        let room = tokio::select! {
+            biased;
+            () = replies.closed() => return Ok(()),
+            room = share.take(request.encoded_len()) => (room, counted),
+        };
         // No more is read than is answered, so each waits for its turn.
         let work = Work::here(Lane::Standard).patient();
         running.spawn(deadline::inherited(async move {
-            let _room = room;
-            // A caller that left does not need its answer.
-            drop(replies.send(Ok(stream_answer(&model, request, work).await)).await);
+            place.send(stream_answer(&model, request, work).await);
+            drop(room);
         }));
+        while let Some(done) = running.try_join_next() {
+            sound &= done.is_ok();
+        }
     };
-    while running.join_next().await.is_some() {}
-    if let Some(status) = broken {
-        drop(replies.send(Err(status)).await);
+    let rest = async {
+        while let Some(done) = running.join_next().await {
+            sound &= done.is_ok();
+        }
+        // An input whose task broke off has no answer.
+        if sound { ended } else { Err(Error::internal("an input ended early").into()) }
+    };
+    // What a caller that left had asked for is dropped with it.
+    tokio::select! {
+        () = replies.closed() => Ok(()),
+        ended = rest => ended,
     }
 }
 
@@ -161,6 +177,8 @@ impl Handler {
             let (place, outcome) = done.map_err(|_| Error::internal("an input ended early"))?;
             results[place].outcome = Some(match outcome {
                 Ok(embedding) => Outcome::Embedding(embedding),
+                // The deadline is the call's: what is late for one input is late for the answer.
+                Err(error) if error.kind() == Kind::Deadline => return Err(error),
                 Err(error) => {
                     Outcome::Status(to_message(&error.inside(&format!("inputs[{place}]"))))
                 }

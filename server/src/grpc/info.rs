@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use super::convert::timestamp;
 use super::{Handler, TransportLimits};
 use crate::error::Error;
-use crate::models::Model;
+use crate::models::{Activated, Loaded, Model};
 use crate::retrieval::MAX_TERMS;
 use crate::service::{Limits, Service};
 
@@ -37,12 +37,14 @@ impl InfoService for Handler {
         if service.engine.has_snapshots() {
             capabilities.push("snapshot".to_owned());
         }
+        let loaded = service.models.loaded();
         Ok(Response::new(v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             limits: Some(limits_out(&service.limits, &self.1)),
             engines: vec![v1::EngineInfo { name: engine.name.to_owned(), capabilities }],
             start_time: Some(timestamp(u64::try_from(started.as_millis()).unwrap_or(u64::MAX))),
-            default_embedding_digest: service.models.default_model().digest().to_owned(),
+            default_embedding_digest: loaded.default_model().digest().to_owned(),
+            default_activate_time: loaded.activated().map(activate_time),
         }))
     }
 
@@ -58,9 +60,8 @@ impl InfoService for Handler {
                 (v1::ErrorReason::PageTokenInvalid, "was not given by this method");
             return Err(Error::field_for(reason, "page_token", text).into());
         }
-        let default = self.0.models.default_model().digest().to_owned();
-        let models = self.0.models.all();
-        let models = models.iter().map(|model| model_out(model, &default)).collect();
+        let loaded = self.0.models.loaded();
+        let models = loaded.all().map(|model| model_out(model, &loaded)).collect();
         Ok(Response::new(v1::ListModelsResponse { models, next_page_token: String::new() }))
     }
 }
@@ -107,8 +108,14 @@ fn span(time: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(time).ok()
 }
 
-fn model_out(model: &Model, default: &str) -> v1::Model {
+fn activate_time(activated: &Activated) -> prost_types::Timestamp {
+    timestamp(activated.at_ms)
+}
+
+/// A bundle as replies carry it, among what is loaded at one moment.
+pub(super) fn model_out(model: &Model, loaded: &Loaded) -> v1::Model {
     let encoder = model.encoder();
+    let is_default = model.digest() == loaded.default_model().digest();
     let spaces = [
         (Modality::Image, Space::Shared),
         (Modality::Text, Space::Shared),
@@ -137,7 +144,7 @@ fn model_out(model: &Model, default: &str) -> v1::Model {
         bundle_digest: encoder.bundle_digest().to_owned(),
         domain: encoder.domain().to_owned(),
         spaces: spaces.collect(),
-        is_default: model.digest() == default,
+        is_default,
         golden: if encoder.proved() {
             v1::GoldenState::Passed.into()
         } else {
@@ -145,6 +152,9 @@ fn model_out(model: &Model, default: &str) -> v1::Model {
         },
         calibrated: model.calibrated(),
         calibration_prior: model.calibration().map_or(0.0, |calibration| calibration.prior),
+        load_time: Some(timestamp(model.loaded_ms())),
+        weight_bytes: encoder.weight_bytes(),
+        activate_time: loaded.activated().filter(|_| is_default).map(activate_time),
         text_bytes: size(encoder.tokenizer().map_or(0, TokenizerConfig::max_bytes)),
     }
 }

@@ -1,17 +1,18 @@
 //! ItemService.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use diptych_index::{ItemId, Modality, Selection, Vectors};
 use diptych_proto::v1;
 use diptych_proto::v1::item_service_server::ItemService;
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Handler;
 use super::convert::{count, digest, group, item_id, mask, modality, request_key, truncation};
+use super::export::export;
 use super::hit::item_out;
+use super::ingest::ingest;
+use super::replies::Replies;
 use super::status::to_message;
 use super::value::{filter, metadata, vector};
 use crate::deadline;
@@ -20,7 +21,7 @@ use crate::items::{Content, ItemDelete, ItemPut, ItemWritten, Listing, MAX_DELET
 use crate::service::Service;
 
 /// Parts of an item that may be asked for.
-const ITEM_PARTS: [&str; 3] = ["metadata", "source", "vectors"];
+pub(super) const ITEM_PARTS: [&str; 3] = ["metadata", "source", "vectors"];
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -72,24 +73,22 @@ impl ItemService for Handler {
         write(async move { delete(&service, request.into_inner()).await }).await
     }
 
-    type IngestItemsStream =
-        Pin<Box<dyn Stream<Item = Result<v1::IngestItemsResponse, Status>> + Send>>;
+    type IngestItemsStream = Replies<v1::IngestItemsResponse>;
 
     async fn ingest_items(
         &self,
-        _: Request<Streaming<v1::IngestItemsRequest>>,
+        request: Request<Streaming<v1::IngestItemsRequest>>,
     ) -> Reply<Self::IngestItemsStream> {
-        Err(Error::unimplemented("IngestItems").into())
+        Ok(Response::new(ingest(&self.0, request)?))
     }
 
-    type ExportItemsStream =
-        Pin<Box<dyn Stream<Item = Result<v1::ExportItemsResponse, Status>> + Send>>;
+    type ExportItemsStream = Replies<v1::ExportItemsResponse>;
 
     async fn export_items(
         &self,
-        _: Request<v1::ExportItemsRequest>,
+        request: Request<v1::ExportItemsRequest>,
     ) -> Reply<Self::ExportItemsStream> {
-        Err(Error::unimplemented("ExportItems").into())
+        Ok(Response::new(export(&self.0, request.into_inner()).await?))
     }
 }
 
@@ -133,7 +132,7 @@ async fn batch_upsert(
 }
 
 /// The same error with its fields' paths from the request's root on, when they are not yet.
-fn within(prefix: &str, error: Error) -> Error {
+pub(super) fn within(prefix: &str, error: Error) -> Error {
     let rooted = error.details().violations.iter().any(|found| found.field.starts_with(prefix));
     if rooted { error } else { error.inside(prefix) }
 }
@@ -207,7 +206,7 @@ async fn delete(
 }
 
 /// An item to put, every field checked; paths are relative to the item.
-fn item_put(wire: v1::ItemInput, expected_version: Option<u64>) -> Result<ItemPut> {
+pub(super) fn item_put(wire: v1::ItemInput, expected_version: Option<u64>) -> Result<ItemPut> {
     use v1::item_input::Input;
     let id = item_id("id", wire.id)?;
     let said = modality("modality", wire.modality)?;
@@ -254,7 +253,7 @@ fn vectors_in(wire: v1::Vectors) -> Result<Vectors> {
     })
 }
 
-fn written_out(item: &ItemWritten) -> v1::WrittenItem {
+pub(super) fn written_out(item: &ItemWritten) -> v1::WrittenItem {
     v1::WrittenItem {
         id: item.id.as_str().to_owned(),
         version: item.written.version,

@@ -25,6 +25,8 @@ use tower::{Layer, Service};
 
 use super::status::to_status;
 use crate::error::{Error, Kind};
+use crate::observe::record::received;
+use crate::observe::{Shed, shed};
 
 /// Messages up to this length are not counted.
 pub(super) const FREE_BYTES: u64 = 64 << 10;
@@ -36,7 +38,7 @@ const PREFIX_BYTES: usize = 5;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// The room of one message; `None` for one that is not counted.
-type Room = Option<OwnedSemaphorePermit>;
+pub(super) type Room = Option<OwnedSemaphorePermit>;
 
 /// Room of the messages of one call that came and were not taken, in their order.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +77,7 @@ impl ReceiveLayer {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).try_acquire_many_owned(units);
         room.map(Some).map_err(|_| {
+            shed(Shed::ReceiveBytes);
             let message = "the server has as many bytes of requests under way as it takes on; try again later";
             let error = Error::new(Kind::Overloaded, ErrorReason::QueueFull, message);
             to_status(&error.retry_after(RETRY_AFTER))
@@ -160,7 +163,9 @@ impl http_body::Body for Counted {
         };
         let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
         if let Some(data) = frame.data_ref() {
-            for (length, compressed) in this.messages.begun(data) {
+            let begun = this.messages.begun(data);
+            received(data.len(), begun.len());
+            for (length, compressed) in begun {
                 let room = match this.layer.room(length, compressed) {
                     Ok(room) => room,
                     Err(refused) => return Poll::Ready(Some(Err(refused))),
@@ -187,7 +192,7 @@ fn too_slow() -> Status {
 
 /// Where a body is between its messages.
 #[derive(Debug, Default)]
-struct Messages {
+pub(super) struct Messages {
     prefix: [u8; PREFIX_BYTES],
     /// Bytes of the prefix that are there.
     have: usize,
@@ -197,7 +202,7 @@ struct Messages {
 
 impl Messages {
     /// The messages that begin in the next piece of the body: length, and whether it is compressed.
-    fn begun(&mut self, mut data: &[u8]) -> Vec<(u64, bool)> {
+    pub(super) fn begun(&mut self, mut data: &[u8]) -> Vec<(u64, bool)> {
         let mut begun = Vec::new();
         while !data.is_empty() {
             if self.left > 0 {

@@ -1,7 +1,9 @@
 //! Errors to statuses: the only place that names gRPC codes for them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use diptych_proto::codec;
 use diptych_proto::v1::{self, ErrorReason};
 use prost::Message as _;
 use tonic::Code;
@@ -11,6 +13,9 @@ use crate::error::{Details, Error, Kind};
 
 /// What the prefix of every reason's wire name is cut off for `ErrorInfo`.
 const PREFIX: &str = "ERROR_REASON_";
+/// Longest text of a status in bytes. Statuses travel as headers: what a caller sent and is told again, such as a name of
+/// megabytes, would make headers that its own connection does not take.
+const TEXT_BYTES: usize = 512;
 /// Parts of tonic's messages when a request does not parse: its message, its compression.
 const NOT_DECODED: [&str; 2] = ["decode Protobuf message", "Error decompressing"];
 
@@ -23,7 +28,15 @@ impl From<Error> for tonic::Status {
 /// The status that a caller gets: code, sentence, and google.rpc details.
 pub(crate) fn to_status(error: &Error) -> tonic::Status {
     let details = error.details();
-    tonic::Status::with_error_details(code(details), details.message.clone(), rich(details))
+    tonic::Status::with_error_details(code(details), short(&details.message), rich(details))
+}
+
+/// A text as far as a status takes it.
+fn short(text: &str) -> String {
+    match text.len() {
+        0..=TEXT_BYTES => text.to_owned(),
+        _ => format!("{}...", &text[..text.floor_char_boundary(TEXT_BYTES)]),
+    }
 }
 
 /// The same status inside a batch reply.
@@ -41,6 +54,10 @@ pub(crate) fn complete(status: &tonic::Status, limit: usize) -> Option<tonic::St
     }
     let transport = status.message();
     let (code, error) = match status.code() {
+        code @ Code::ResourceExhausted if transport == codec::TOO_MANY_PARTS => {
+            let sizes = ("parts", codec::MAX_PARTS as u64, codec::MAX_PARTS as u64 + 1);
+            (code, Error::limit(ErrorReason::MessageTooLarge, "message", sizes))
+        }
         // What other stacks call RESOURCE_EXHAUSTED tonic calls OUT_OF_RANGE, and only sometimes.
         Code::OutOfRange | Code::ResourceExhausted => {
             let (limit, actual) = (limit as u64, found(transport).unwrap_or(limit as u64 + 1));
@@ -49,7 +66,8 @@ pub(crate) fn complete(status: &tonic::Status, limit: usize) -> Option<tonic::St
             (Code::ResourceExhausted, error)
         }
         Code::Unimplemented => {
-            let error = Error::new(Kind::Unimplemented, ErrorReason::Unimplemented, transport);
+            let message = if transport.is_empty() { "there is no such method" } else { transport };
+            let error = Error::new(Kind::Unimplemented, ErrorReason::Unimplemented, message);
             (Code::Unimplemented, error)
         }
         // What does not parse is the caller's fault; tonic calls it INTERNAL.
@@ -86,14 +104,17 @@ fn code(details: &Details) -> Code {
 
 fn rich(details: &Details) -> ErrorDetails {
     let reason = details.reason.as_str_name().trim_start_matches(PREFIX);
-    let metadata: std::collections::HashMap<String, String> =
-        details.metadata.clone().into_iter().collect();
-    let mut rich = ErrorDetails::with_error_info(reason, diptych_proto::ERROR_DOMAIN, metadata);
+    let metadata = details.metadata.iter().map(|(key, value)| (key.clone(), short(value)));
+    let mut rich = ErrorDetails::with_error_info(
+        reason,
+        diptych_proto::ERROR_DOMAIN,
+        metadata.collect::<HashMap<_, _>>(),
+    );
     for violation in &details.violations {
-        rich.add_bad_request_violation(&violation.field, &violation.description);
+        rich.add_bad_request_violation(short(&violation.field), short(&violation.description));
     }
     if let Some(missing) = &details.resource {
-        rich.set_resource_info(missing.kind.as_ref(), &missing.name, "", "does not exist");
+        rich.set_resource_info(missing.kind.as_ref(), short(&missing.name), "", "does not exist");
     }
     if let Some(wait) = details.retry_after {
         rich.set_retry_info(Some(wait.max(Duration::from_millis(1))));
@@ -118,6 +139,16 @@ mod tests {
         let violation = &details.bad_request().unwrap().field_violations[0];
         assert_eq!(violation.field, "entries[2].item.id");
         assert_eq!(violation.description, "300 bytes, the limit is 256");
+    }
+
+    #[test]
+    fn what_a_caller_sent_is_told_again_as_far_as_headers_take_it() {
+        let error = Error::missing(ErrorReason::ItemNotFound, "item", "ü".repeat(1 << 20)).at("id");
+        let status = to_status(&error);
+        assert!(status.details().len() < 3000, "{} bytes", status.details().len());
+        assert!(status.message().len() < 600, "{} bytes", status.message().len());
+        let details = status.get_error_details();
+        assert!(details.resource_info().unwrap().resource_name.starts_with("üüü"));
     }
 
     #[test]
@@ -148,6 +179,10 @@ mod tests {
         assert_eq!(reason(tonic::Status::internal(unpacked)), told);
         let told = (Code::Unimplemented, "UNIMPLEMENTED".to_owned(), None);
         assert_eq!(reason(tonic::Status::unimplemented("")), told);
+        let parts = tonic::Status::resource_exhausted(codec::TOO_MANY_PARTS);
+        let told =
+            (Code::ResourceExhausted, "MESSAGE_TOO_LARGE".to_owned(), Some("300001".to_owned()));
+        assert_eq!(reason(parts), told);
         let complete_already = to_status(&Error::field("a", "b"));
         assert!(complete(&complete_already, 100).is_none());
         assert!(complete(&tonic::Status::not_found("a health service"), 100).is_none());

@@ -73,7 +73,7 @@ async fn a_fill_that_was_cut_off_goes_on_where_it_stood_with_the_bundle_it_began
     first.engine.close().await.unwrap();
 
     let second = sample(&folder, 2);
-    second.models.load_kept(&digest, settings());
+    second.models.load_kept(&digest);
     let steps = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&steps);
     assert!(second.fill_from(pack, &move |done, _| notes.lock().push(done)).await.unwrap());
@@ -120,7 +120,7 @@ async fn a_collection_that_a_user_gave_the_same_name_is_left_alone() {
     let model = sample.models.default_model();
     let spec = CollectionSpec {
         embedding_digest: Some(model.digest().to_owned()),
-        ..CollectionSpec::new(COLLECTION, dims_of(model))
+        ..CollectionSpec::new(COLLECTION, dims_of(&model))
     };
     sample.engine.create_collection(spec).await.unwrap();
     assert!(!sample.fill_from(small_pack(), &|_, _| {}).await.unwrap());

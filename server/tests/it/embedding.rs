@@ -1,9 +1,13 @@
 //! Vectors of pictures and texts without storing anything.
 
+use std::time::Duration;
+
 use diptych_model::testing::disc;
 use diptych_proto::v1;
 use diptych_proto::v1::embed_input::Input;
+use diptych_server::config::Flags;
 use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::support::*;
@@ -33,6 +37,10 @@ fn inputs() -> Vec<v1::EmbedInput> {
         v1::EmbedInput::default(),
         input(Input::Image(black_png(1, 1).into())),
     ]
+}
+
+fn text(text: &str) -> v1::EmbedInput {
+    v1::EmbedInput { input: Some(Input::Text(text.to_owned())), truncate: false }
 }
 
 async fn alone(server: &Server, input: Input) -> v1::Embedding {
@@ -98,6 +106,57 @@ async fn a_stream_answers_every_input_by_its_number() {
     assert!(distance(streamed, &single) <= 1e-5);
     let Some(Outcome::Status(bad)) = &replies[3].outcome else { panic!("{replies:?}") };
     assert_eq!(refusal_of(bad), invalid("IMAGE_FORMAT_UNSUPPORTED", "input.image", None));
+}
+
+#[tokio::test]
+async fn a_stream_answers_what_it_read_before_the_server_goes_down_and_says_so() {
+    let server = Server::start().await;
+    let (asked, requests) = tokio::sync::mpsc::channel(64);
+    let stream = server.embedding().embed_stream(ReceiverStream::new(requests)).await.unwrap();
+    let mut replies = stream.into_inner();
+    for sequence in 1..=20 {
+        let input = Some(text(&format!("a heart number {sequence}")));
+        let request = v1::EmbedStreamRequest { sequence, input, ..Default::default() };
+        asked.send(request).await.unwrap();
+    }
+    let mut answered = vec![replies.next().await.unwrap().unwrap().sequence];
+    server.service.wind_down();
+    let ended = loop {
+        match replies.next().await.unwrap() {
+            Ok(reply) => answered.push(reply.sequence),
+            Err(status) => break refusal(&status),
+        }
+    };
+    assert_eq!((ended.code, ended.reason.as_str()), (Code::Unavailable, "DRAINING"));
+    answered.sort_unstable();
+    assert!(answered.iter().copied().eq(1..=answered.len() as u64), "{answered:?}");
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_time_of_a_call_but_not_its_callers_deadline() {
+    let flags = Flags { timeout: Some("200ms".to_owned()), ..Flags::default() };
+    let server = Server::with(Setup { flags, ..Setup::default() }).await;
+    let request = |sequence: u64| v1::EmbedStreamRequest {
+        sequence,
+        input: Some(text(&format!("a heart number {sequence}"))),
+        ..Default::default()
+    };
+    let (asked, requests) = tokio::sync::mpsc::channel(1);
+    let stream = server.embedding().embed_stream(ReceiverStream::new(requests)).await.unwrap();
+    let mut replies = stream.into_inner();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    asked.send(request(1)).await.unwrap();
+    let reply = replies.next().await.unwrap().unwrap();
+    let embedded = matches!(reply.outcome, Some(v1::embed_stream_response::Outcome::Embedding(_)));
+    assert!(embedded, "{reply:?}");
+
+    let (asked, requests) = tokio::sync::mpsc::channel(1);
+    let mut timed = tonic::Request::new(ReceiverStream::new(requests));
+    timed.set_timeout(Duration::from_millis(150));
+    let mut replies = server.embedding().embed_stream(timed).await.unwrap().into_inner();
+    let ended = replies.next().await.unwrap().unwrap_err();
+    assert_eq!(refusal(&ended).reason, "DEADLINE_EXCEEDED");
+    drop(asked);
 }
 
 #[tokio::test]

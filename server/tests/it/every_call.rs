@@ -301,6 +301,17 @@ fn items_to_change() -> Requests {
     vec![
         ("ItemService/UpsertItem", upsert("things", whole_item()).encode_to_vec()),
         (
+            "ItemService/IngestItems",
+            v1::IngestItemsRequest {
+                message: Some(v1::ingest_items_request::Message::Start(v1::IngestStart {
+                    collection: things(),
+                    ingest_id: "i".to_owned(),
+                    acknowledged_sequence: 1,
+                })),
+            }
+            .encode_to_vec(),
+        ),
+        (
             "ItemService/BatchUpsertItems",
             v1::BatchUpsertItemsRequest {
                 collection: things(),
@@ -335,6 +346,16 @@ fn items_to_read() -> Requests {
                 modality: v1::Modality::Text.into(),
                 read_mask: mask(&["metadata"]),
                 ..Default::default()
+            }
+            .encode_to_vec(),
+        ),
+        (
+            "ItemService/ExportItems",
+            v1::ExportItemsRequest {
+                collection: things(),
+                filter: Some(filter()),
+                read_mask: mask(&["metadata"]),
+                after_id: "0".to_owned(),
             }
             .encode_to_vec(),
         ),
@@ -435,7 +456,27 @@ fn changes_of_collections() -> Requests {
 }
 
 fn administration() -> Requests {
-    vec![("AdminService/Compact", v1::CompactRequest { collection: things() }.encode_to_vec())]
+    let digest = "0".repeat(64);
+    vec![
+        ("AdminService/Compact", v1::CompactRequest { collection: things() }.encode_to_vec()),
+        (
+            "AdminService/LoadModel",
+            v1::LoadModelRequest { path: "none".to_owned(), activate: true }.encode_to_vec(),
+        ),
+        (
+            "AdminService/ActivateModel",
+            v1::ActivateModelRequest { embedding_digest: digest.clone() }.encode_to_vec(),
+        ),
+        (
+            "AdminService/UnloadModel",
+            v1::UnloadModelRequest { embedding_digest: digest.clone(), force: true }
+                .encode_to_vec(),
+        ),
+        (
+            "AdminService/RunSelfTest",
+            v1::RunSelfTestRequest { embedding_digest: digest }.encode_to_vec(),
+        ),
+    ]
 }
 
 fn operations() -> Requests {

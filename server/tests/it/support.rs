@@ -18,7 +18,7 @@ use diptych_server::config::{Config, Flags};
 use diptych_server::encoder::Decoders;
 use diptych_server::grpc;
 use diptych_server::listen::{Counters, Ends};
-use diptych_server::models::{Model, Models};
+use diptych_server::models::{Model, Models, ModelsFolder};
 use diptych_server::page::PageKey;
 use diptych_server::service::Service;
 use tempfile::TempDir;
@@ -128,7 +128,9 @@ impl Server {
         }
         let key = PageKey::new(*b"0123456789abcdef");
         let service = Service::new(Arc::clone(&engine), models, config.limits, key);
-        let service = Arc::new(service.with_recall_share(setup.recall_share));
+        let folder = config.models_dir.clone().map(ModelsFolder::new);
+        let service = service.with_recall_share(setup.recall_share).with_models_folder(folder);
+        let service = Arc::new(service);
         service.set_ready(true);
         let (reporter, health) = grpc::health().await;
         grpc::set_health(&reporter, true).await;

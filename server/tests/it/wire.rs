@@ -1,8 +1,6 @@
-//! What holds for every call: methods that are not built, messages that are too large or no messages, health, reflection,
-//! gRPC-Web, deadlines.
+//! What holds for every call: messages that are too large or no messages, health, reflection, gRPC-Web, deadlines.
 
 use diptych_proto::v1;
-use diptych_proto::v1::admin_service_client::AdminServiceClient;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
@@ -11,21 +9,6 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::support::*;
-
-fn unbuilt(told: &Refusal) {
-    assert_eq!((told.code, told.reason.as_str()), (Code::Unimplemented, "UNIMPLEMENTED"));
-}
-
-#[tokio::test]
-async fn what_is_not_built_is_unimplemented_with_details() {
-    let server = Server::with_things().await;
-    let mut items = server.items();
-    unbuilt(&refused(items.export_items(v1::ExportItemsRequest::default())).await);
-    let start = tokio_stream::iter([v1::IngestItemsRequest::default()]);
-    unbuilt(&refused(items.ingest_items(start)).await);
-    let mut admin = AdminServiceClient::new(server.channel.clone());
-    unbuilt(&refused(admin.run_self_test(v1::RunSelfTestRequest::default())).await);
-}
 
 #[tokio::test]
 async fn a_message_beyond_the_limit_is_told_with_the_limit() {

@@ -1,0 +1,118 @@
+//! ExportItems.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diptych_proto::v1::{self, ErrorReason};
+use tokio::sync::mpsc::Sender;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::convert::{Mask, item_id, mask};
+use super::hit::item_out;
+use super::item::ITEM_PARTS;
+use super::replies::{Replies, answered};
+use super::value::filter;
+use crate::error::{Error, Kind, Result};
+use crate::export::{Export, ExportPage};
+use crate::service::{Service, draining};
+
+/// Items that wait to be read, beside the page that is being told.
+const REPLIES: usize = 2;
+/// How long the caller may take nothing. Longer than any pause of a program that works on what it reads.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+type Reply = v1::ExportItemsResponse;
+
+/// Answers an export. What is wrong with the request is told before the first item.
+pub(super) async fn export(
+    service: &Arc<Service>,
+    wire: v1::ExportItemsRequest,
+) -> Result<Replies<Reply>> {
+    let v1::ExportItemsRequest { collection, filter: condition, read_mask, after_id } = wire;
+    let mask = mask(read_mask.as_ref(), &ITEM_PARTS)?;
+    let after = match after_id.is_empty() {
+        true => None,
+        false => Some(item_id("after_id", after_id)?),
+    };
+    let winding_down = service.winding_down.clone();
+    let whole = (mask.fields, after);
+    let mut export = service.export(&collection, filter(condition)?, whole).await?;
+    let first = export.page().await?;
+    Ok(answered(REPLIES, move |replies| async move {
+        let caller = Caller { replies, winding_down, patience: PATIENCE };
+        tell(export, first, (mask, caller)).await
+    }))
+}
+
+/// Who reads.
+struct Caller {
+    replies: Sender<Reply>,
+    winding_down: CancellationToken,
+    patience: Duration,
+}
+
+/// Tells page after page; the next one is read when the one before was taken.
+async fn tell(
+    mut export: Export,
+    first: Option<ExportPage>,
+    (mask, caller): (Mask, Caller),
+) -> Result<(), Status> {
+    let mut page = first;
+    while let Some(ExportPage { items, generation }) = page {
+        for item in items {
+            let reply = Reply { item: Some(item_out(item, mask)), generation };
+            if !caller.tell(reply).await? {
+                return Ok(());
+            }
+        }
+        page = tokio::select! {
+            biased;
+            () = caller.winding_down.cancelled() => return Err(draining().into()),
+            () = caller.replies.closed() => return Ok(()),
+            page = export.page() => page?,
+        };
+    }
+    Ok(())
+}
+
+impl Caller {
+    /// Waits until there is room for a reply; false when the caller has left.
+    async fn tell(&self, reply: Reply) -> Result<bool> {
+        tokio::select! {
+            biased;
+            () = self.winding_down.cancelled() => Err(draining()),
+            sent = self.replies.send(reply) => Ok(sent.is_ok()),
+            () = tokio::time::sleep(self.patience) => Err(stalled(self.patience)),
+        }
+    }
+}
+
+fn stalled(patience: Duration) -> Error {
+    let message = format!(
+        "nothing was read for {} seconds; go on with after_id, the last id that was read",
+        patience.as_secs()
+    );
+    Error::new(Kind::Deadline, ErrorReason::DeadlineExceeded, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_is_let_go_of() {
+        let (replies, mut reader) = mpsc::channel(1);
+        let patience = Duration::from_millis(20);
+        let caller = Caller { replies, winding_down: CancellationToken::new(), patience };
+        assert!(caller.tell(Reply::default()).await.unwrap());
+        let refused = caller.tell(Reply::default()).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Deadline);
+        assert!(reader.recv().await.is_some());
+        assert!(caller.tell(Reply::default()).await.unwrap());
+        drop(reader);
+        assert!(!caller.tell(Reply::default()).await.unwrap(), "it has left");
+    }
+}
