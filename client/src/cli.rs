@@ -2,7 +2,7 @@
 //!
 //! - `args`: what can be said; `out`: where answers go
 //! - `search` (with `explain`), `embed`, `put`, `items`, `collections`, `recall`, `alias`, `snapshot`, `operation`, `bench`,
-//!   `info`: a command each, `alias` with `reembed`, `operation` with `compact`
+//!   `info`: a command each, `alias` with `reembed`, `operation` with `compact`; `models`
 //! - `value`, `table`, `pictures`: how things look, as JSON and for people
 
 mod alias;
@@ -13,6 +13,7 @@ mod embed;
 mod explain;
 mod info;
 mod items;
+mod models;
 mod operation;
 mod out;
 mod pictures;
@@ -112,6 +113,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
             return operation::compact(&client, &shared, (of, waiting), out).await;
         }
         Command::Bench(args) => return bench::run(&shared, &args, out).await,
+        Command::Models { command } => {
+            return models::run(&connect(&shared).await?, &shared, command, out).await;
+        }
         Command::Info => info::run(&connect(&shared).await?, out).await?,
     }
     Ok(Outcome::Done)

@@ -125,6 +125,11 @@ pub(crate) enum Command {
     /// A file of JSON lines has {"text": …}, {"image": FILE} or {"vector": […]} on each line, and what is right to find in
     /// "relevant": [IDS] or "relevant_groups": [GROUPS]; with those, recall among the first --limit hits is told too.
     Bench(Box<BenchArgs>),
+    /// List, load, activate, unload or test the bundles of a server.
+    Models {
+        #[command(subcommand)]
+        command: super::models::ModelsCommand,
+    },
     /// Print the server's version, models and limits.
     Info,
 }
