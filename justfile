@@ -103,3 +103,7 @@ bench-train:
 # Operations of frozen towers beside ONNX Runtime, the same networks in turn: ten minutes.
 bench-onnx *arguments:
     bash scripts/bench-onnx.sh {{arguments}}
+
+# Every fuzz target for so many seconds each, one after the other; needs a nightly toolchain beside the stable one.
+fuzz seconds="300" *targets:
+    bash scripts/fuzz.sh {{seconds}} {{targets}}

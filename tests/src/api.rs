@@ -38,6 +38,11 @@ impl Api {
         Self { channel }
     }
 
+    /// The channel itself, for messages as bytes.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
     client!(search, SearchServiceClient, "SearchService");
     client!(items, ItemServiceClient, "ItemService");
     client!(collections, CollectionServiceClient, "CollectionService");

@@ -1,6 +1,6 @@
-//! The client in `tests/foreign/python`: stubs that stock grpcio-tools makes of the published protos, and nothing of ours.
+//! The clients in `tests/foreign`: made of the published protos by stock packages, and nothing of ours.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,28 +15,56 @@ pub fn python() -> Option<PathBuf> {
     let left = || Some(checkout().join("target/tools/bin/python")).filter(|path| path.is_file());
     let python = given.or_else(left);
     if python.is_none() {
-        // Standard error past the test harness, so that it is seen although the test counts as passed.
-        let note = "SKIPPED: the foreign client. Set DIPTYCH_PYTHON to a Python with the packages of scripts/tools.txt; \
-                    .ci/run does.\n";
-        drop(std::io::Write::write_all(&mut std::io::stderr(), note.as_bytes()));
+        say(
+            "SKIPPED: the foreign clients. Set DIPTYCH_PYTHON to a Python with the packages of scripts/tools.txt; .ci/run \
+             does.\n",
+        );
     }
     python
 }
 
-/// Lets the client do `job` at the server `address` and gives the JSON object that it prints.
+/// Says it past the test harness, so that it is seen although the test counts as passed.
+fn say(note: &str) {
+    drop(std::io::Write::write_all(&mut std::io::stderr(), note.as_bytes()));
+}
+
+/// How the client in JavaScript is started: Node.js, and the folder of its packages, both left by `scripts/foreign-clients.sh`
+/// beside the Python. `None` without them, and this says so.
+pub fn node(python: &Path) -> Option<(PathBuf, PathBuf)> {
+    let tools = python.parent()?.parent()?;
+    let (node, packages) = (tools.join("bin/node"), tools.join("foreign-node/node_modules"));
+    let found = node.is_file() && packages.is_dir();
+    if !found {
+        say(
+            "SKIPPED: the client in JavaScript. bash scripts/foreign-clients.sh installs what it needs.\n",
+        );
+    }
+    found.then_some((node, packages))
+}
+
+/// Lets the client in JavaScript ask the server `address` and gives the JSON object that it prints.
+///
+/// # Errors
+/// When it does not start or does not succeed, with what it said.
+pub async fn run_node((node, packages): &(PathBuf, PathBuf), address: &str) -> Result<Value> {
+    let mut command = tokio::process::Command::new(node);
+    command.arg(checkout().join("tests/foreign/node/main.cjs")).arg(address);
+    printed(command.env("NODE_PATH", packages)).await
+}
+
+/// Lets the client in Python do `job` at the server `address` and gives the JSON object that it prints.
 ///
 /// # Errors
 /// When it does not start or does not succeed, with what it said.
 pub async fn run(python: &PathBuf, address: &str, job: &Value) -> Result<Value> {
-    let output = tokio::process::Command::new(python)
-        .arg(checkout().join("tests/foreign/python/main.py"))
-        .args([address, &job.to_string()])
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .with_context(|| format!("{} does not start", python.display()))?;
+    let mut command = tokio::process::Command::new(python);
+    command.arg(checkout().join("tests/foreign/python/main.py")).args([address, &job.to_string()]);
+    printed(command.env("PYTHONDONTWRITEBYTECODE", "1")).await
+}
+
+async fn printed(command: &mut tokio::process::Command) -> Result<Value> {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.context("the foreign client does not start")?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the foreign client failed ({}): {told}", output.status);
     serde_json::from_slice(&output.stdout).context("the foreign client printed no JSON")

@@ -2,11 +2,11 @@
 
 import grpc
 from google.protobuf import descriptor_pb2, field_mask_pb2
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 import stubs
+from with_grpcio import refusal
 
 HEARTS = ["red heart", "rotes Herz", "corazón rojo"]
 
@@ -120,26 +120,6 @@ def roundtrip(channel):
         "deleted": [deleted.deleted, deleted.not_found],
         "gone": gone,
     }
-
-
-def refusal(call):
-    """What an error says about itself, by google.rpc details alone."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        trailers = dict(error.trailing_metadata())
-        status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
-        told = {"code": error.code().name, "same_code": status.code == error.code().value[0]}
-        told["message"] = status.message
-        for detail in status.details:
-            info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-            if detail.Unpack(info):
-                told |= {"reason": info.reason, "domain": info.domain, "metadata": dict(info.metadata)}
-            elif detail.Unpack(bad):
-                told["fields"] = [violation.field for violation in bad.field_violations]
-                told["descriptions"] = [violation.description for violation in bad.field_violations]
-        return told
-    return {"code": "OK"}
 
 
 def refusals(channel):

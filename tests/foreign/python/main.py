@@ -1,9 +1,11 @@
 """A client of Diptych that has nothing of ours but the proto files.
 
     python tests/foreign/python/main.py HOST:PORT '{"do": "contract"}'
+    python tests/foreign/python/main.py HOST:PORT '{"do": "grpcio"}'
+    python tests/foreign/python/main.py HOST:PORT '{"do": "grpclib"}'
     python tests/foreign/python/main.py HOST:PORT '{"do": "accuracy", "phrases": "tests/fixtures/phrases.jsonl"}'
 
-Prints one JSON object. It needs the grpcio packages of scripts/tools.txt and judges nothing: tests/tests/it/foreign.rs and
+Prints one JSON object. It needs the packages of scripts/tools.txt and judges nothing: tests/tests/it/foreign.rs and
 accuracy.rs say what must come out.
 """
 
@@ -12,6 +14,8 @@ import sys
 
 import accuracy
 import contract
+import with_grpcio
+import with_grpclib
 
 
 def main():
@@ -20,10 +24,14 @@ def main():
     address, job = sys.argv[1], json.loads(sys.argv[2])
     if job["do"] == "contract":
         told = contract.run(address)
+    elif job["do"] == "grpcio":
+        told = with_grpcio.run(address)
+    elif job["do"] == "grpclib":
+        told = with_grpclib.run(address)
     elif job["do"] == "accuracy":
         told = accuracy.run(address, job["phrases"])
     else:
-        raise SystemExit(f"cannot do {job['do']!r}; can do: contract, accuracy")
+        raise SystemExit(f"cannot do {job['do']!r}; can do: contract, grpcio, grpclib, accuracy")
     json.dump(told, sys.stdout, ensure_ascii=False)
     print()
 

@@ -6,6 +6,7 @@ import sys
 import tempfile
 
 import grpc_tools
+from google.protobuf import field_mask_pb2
 from grpc_tools import protoc
 
 PROTOS = pathlib.Path(__file__).resolve().parents[3] / "proto" / "proto"
@@ -29,6 +30,10 @@ def of(name):
         importlib.import_module(f"diptych.v1.{name}_pb2"),
         importlib.import_module(f"diptych.v1.{name}_pb2_grpc"),
     )
+
+
+def mask(*paths):
+    return field_mask_pb2.FieldMask(paths=paths)
 
 
 generate()

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 use tonic::Code;
 
+mod corpus;
 mod requests;
 
 const GOOD: &str = "a small red heart";

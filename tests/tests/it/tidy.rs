@@ -41,12 +41,24 @@ const ONLY: [Only; 8] = [
     },
     Only {
         name: "tonic",
-        places: &["server/src/grpc", "server/tests/", "client/", "proto/", "tests/"],
+        places: &[
+            "server/src/grpc",
+            "server/src/observe/otlp",
+            "server/tests/",
+            "client/",
+            "proto/",
+            "tests/",
+        ],
         because: "use cases are tested without a socket",
     },
     Only {
         name: "axum",
-        places: &["server/src/grpc", "server/src/app.rs", "server/src/ops.rs"],
+        places: &[
+            "server/src/grpc",
+            "server/src/app.rs",
+            "server/src/ops.rs",
+            "server/src/observe/scrape",
+        ],
         because: "use cases know no transport",
     },
     Only {
