@@ -201,7 +201,7 @@ impl EncoderHandle {
     /// What is wrong with the picture, under the field `image`; RESOURCE_EXHAUSTED `QUEUE_FULL` or `DEADLINE_UNREACHABLE`;
     /// DEADLINE_EXCEEDED.
     pub async fn image(&self, bytes: bytes::Bytes, work: Work) -> Result<Embedded> {
-        let key = || Key::image(&bytes);
+        let key = Key::image(bytes.clone());
         self.cache.get_or_compute(work, key, self.compute_image(bytes.clone(), work)).await
     }
 
@@ -227,7 +227,7 @@ impl EncoderHandle {
     pub async fn text(&self, text: &str, truncate: bool, work: Work) -> Result<Embedded> {
         let used = self.within_limit(text, truncate)?;
         let cut_before = used.len() < text.len();
-        let key = || Key::text(used, truncate);
+        let key = async { Ok(Key::text(used, truncate)) };
         let mut embedded = self
             .cache
             .get_or_compute(work, key, self.compute_text(used.to_owned(), truncate, work))

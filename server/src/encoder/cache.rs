@@ -6,15 +6,18 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as Kept;
 use sha2::{Digest as _, Sha256};
 
 use super::{Embedded, Lane, Work};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::observe;
 use crate::timings::EmbedTimings;
 
+/// Up to here a picture is read through where its call runs: it takes less time than another thread does.
+const HASH_HERE_BYTES: usize = 64 << 10;
 /// What an entry takes besides its vectors, in bytes: its key, its place, the vectors' own headers.
 const OVERHEAD: u64 = 160;
 /// What an entry is taken to weigh while the cache is laid out, in bytes.
@@ -25,9 +28,16 @@ const TYPICAL: u64 = 2048;
 pub(super) struct Key([u8; 32]);
 
 impl Key {
-    /// A picture file.
-    pub(super) fn image(bytes: &[u8]) -> Self {
-        Self::of(b"image", bytes)
+    /// A picture file; a large one is read through on a thread that may compute.
+    ///
+    /// # Errors
+    /// INTERNAL when that ended early.
+    pub(super) async fn image(bytes: Bytes) -> Result<Self> {
+        if bytes.len() <= HASH_HERE_BYTES {
+            return Ok(Self::of(b"image", &bytes));
+        }
+        let hashed = tokio::task::spawn_blocking(move || Self::of(b"image", &bytes)).await;
+        hashed.map_err(|_| Error::internal("a digest ended early"))
     }
 
     /// A text; with and without `truncate` they fail differently.
@@ -41,9 +51,9 @@ impl Key {
 }
 
 #[derive(Debug, Clone)]
-struct Bytes;
+struct InBytes;
 
-impl Weighter<Key, Embedded> for Bytes {
+impl Weighter<Key, Embedded> for InBytes {
     fn weight(&self, _: &Key, embedded: &Embedded) -> u64 {
         let vectors = &embedded.vectors;
         let floats = vectors.shared.len() + vectors.exclusive.as_ref().map_or(0, Vec::len);
@@ -54,7 +64,7 @@ impl Weighter<Key, Embedded> for Bytes {
 /// Vectors by what was embedded, bounded in bytes.
 #[derive(Debug)]
 pub(super) struct Cache {
-    kept: Option<Kept<Key, Embedded, Bytes>>,
+    kept: Option<Kept<Key, Embedded, InBytes>>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -63,7 +73,7 @@ impl Cache {
     /// Keeps about `bytes`; nothing, and computes equal inputs each on their own, for 0.
     pub(super) fn new(bytes: u64) -> Self {
         let typical = usize::try_from(bytes / TYPICAL).unwrap_or(usize::MAX).max(1);
-        let kept = (bytes > 0).then(|| Kept::with_weighter(typical, bytes, Bytes));
+        let kept = (bytes > 0).then(|| Kept::with_weighter(typical, bytes, InBytes));
         Self { kept, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
@@ -71,18 +81,18 @@ impl Cache {
     /// for it computes on its own.
     ///
     /// # Errors
-    /// Those of `compute`.
+    /// Those of `key` and `compute`.
     pub(super) async fn get_or_compute(
         &self,
         work: Work,
-        key: impl FnOnce() -> Key,
+        key: impl Future<Output = Result<Key>>,
         compute: impl Future<Output = Result<Embedded>>,
     ) -> Result<Embedded> {
         let Some(kept) = self.kept.as_ref().filter(|_| work.lane != Lane::Bulk && !work.fresh)
         else {
             return compute.await;
         };
-        match kept.get_value_or_guard_async(&key()).await {
+        match kept.get_value_or_guard_async(&key.await?).await {
             Ok(embedded) => {
                 self.hits.fetch_add(1, Ordering::Relaxed);
                 observe::cache(true);
@@ -120,6 +130,19 @@ mod tests {
         Embedded { vectors, used_bytes: None, timings: EmbedTimings::default() }
     }
 
+    fn image(bytes: &'static [u8]) -> impl Future<Output = Result<Key>> {
+        Key::image(Bytes::from_static(bytes))
+    }
+
+    #[tokio::test]
+    async fn a_large_picture_has_a_key_like_a_small_one() {
+        let large = vec![7; HASH_HERE_BYTES + 1];
+        let (one, same) = (Key::image(large.clone().into()), Key::image(large.clone().into()));
+        assert_eq!(one.await.unwrap(), same.await.unwrap());
+        let other = Key::image(large[1..].to_vec().into()).await.unwrap();
+        assert_ne!(Key::image(large.into()).await.unwrap(), other);
+    }
+
     /// Looks up `text`; tells the first component and whether it was computed.
     async fn ask(cache: &Cache, lane: Lane, text: &str) -> (f32, bool) {
         let computed = Cell::new(false);
@@ -128,7 +151,7 @@ mod tests {
             Ok(embedded(text.len() as f32))
         };
         let found = cache
-            .get_or_compute(Work::here(lane), || Key::text(text, false), compute)
+            .get_or_compute(Work::here(lane), async { Ok(Key::text(text, false)) }, compute)
             .await
             .unwrap();
         (found.vectors.shared[0], computed.get())
@@ -152,9 +175,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_picture_a_text_and_a_text_that_may_be_cut_are_three_things() {
-        let keys = [Key::image(b"a"), Key::text("a", false), Key::text("a", true)];
+    #[tokio::test]
+    async fn a_picture_a_text_and_a_text_that_may_be_cut_are_three_things() {
+        let keys = [image(b"a").await.unwrap(), Key::text("a", false), Key::text("a", true)];
         assert!(keys[0] != keys[1] && keys[1] != keys[2] && keys[0] != keys[2]);
     }
 
@@ -162,15 +185,13 @@ mod tests {
     async fn equal_inputs_under_way_are_computed_once() {
         let cache = Cache::new(1 << 20);
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
-        let first =
-            cache.get_or_compute(Work::here(Lane::Interactive), || Key::image(b"a"), async {
-                wait.await.ok();
-                Ok(embedded(1.0))
-            });
-        let second =
-            cache.get_or_compute(Work::here(Lane::Interactive), || Key::image(b"a"), async {
-                Err(Error::internal("was computed twice"))
-            });
+        let first = cache.get_or_compute(Work::here(Lane::Interactive), image(b"a"), async {
+            wait.await.ok();
+            Ok(embedded(1.0))
+        });
+        let second = cache.get_or_compute(Work::here(Lane::Interactive), image(b"a"), async {
+            Err(Error::internal("was computed twice"))
+        });
         let (first, second, ()) = tokio::join!(first, second, async { go.send(()).unwrap() });
         assert_eq!(first.unwrap().vectors, second.unwrap().vectors);
     }
@@ -178,26 +199,26 @@ mod tests {
     #[tokio::test]
     async fn what_failed_or_was_given_up_is_computed_by_who_waited() {
         let cache = Cache::new(1 << 20);
-        let key = || Key::image(b"a");
-        let failing = cache.get_or_compute(Work::here(Lane::Interactive), key, async {
+        let key = || image(b"a");
+        let failing = cache.get_or_compute(Work::here(Lane::Interactive), key(), async {
             Err(Error::internal("no"))
         });
         let waiting =
-            cache.get_or_compute(Work::here(Lane::Interactive), key, async { Ok(embedded(2.0)) });
+            cache.get_or_compute(Work::here(Lane::Interactive), key(), async { Ok(embedded(2.0)) });
         let (failed, found) = tokio::join!(failing, waiting);
         assert!(failed.is_err());
         assert_eq!(found.unwrap().vectors, embedded(2.0).vectors);
 
-        let key = || Key::image(b"b");
+        let key = || image(b"b");
         let mut left = Box::pin(cache.get_or_compute(
             Work::here(Lane::Interactive),
-            key,
+            key(),
             std::future::pending(),
         ));
         assert!(futures_poll(&mut left).await);
         drop(left);
         let found = cache
-            .get_or_compute(Work::here(Lane::Interactive), key, async { Ok(embedded(3.0)) })
+            .get_or_compute(Work::here(Lane::Interactive), key(), async { Ok(embedded(3.0)) })
             .await;
         assert_eq!(found.unwrap().vectors, embedded(3.0).vectors);
     }
