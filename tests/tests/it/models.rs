@@ -169,12 +169,14 @@ async fn what_is_unloaded_or_refused_gives_its_threads_and_its_memory_back() {
     let server = folders.serve("one").await;
     let api = server.api().await.unwrap();
     let load = |path: &str| v1::LoadModelRequest { path: path.to_owned(), activate: false };
+    until("the first bundle's threads begin", async || footprint(&server).1 == 2).await.unwrap();
     let (_, threads) = footprint(&server);
     let mut after_first = 0;
     for round in 0..ROUNDS {
         let loaded = api.admin().load_model(load("large")).await.unwrap().into_inner();
         let size = loaded.model.unwrap().weight_bytes;
-        assert_eq!(footprint(&server).1, threads + 2);
+        // A thread has its name only once it runs.
+        until("the threads begin", async || footprint(&server).1 == threads + 2).await.unwrap();
         let refused = api.admin().load_model(load("spoiled")).await.unwrap_err();
         assert_eq!(Refusal::of(&refused).reason, "BUNDLE_REFUSED");
         let unload =
