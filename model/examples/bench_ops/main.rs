@@ -17,7 +17,8 @@ use std::time::Instant;
 use candle_core::{DType, Tensor};
 use diptych_model::ops::gradcheck::values;
 use diptych_model::ops::packed::{
-    Act, Conv, Depthwise, Linear, Mask, Window, activate, attention, max_pool, normalize, softmax,
+    Act, Conv, Depthwise, Linear, Mask, Window, activate, attention, attentive, max_pool,
+    normalize, softmax,
 };
 use rayon::prelude::*;
 
@@ -89,7 +90,7 @@ fn forward(network: &(dyn Network + Sync), x: &Tensor) -> Result<Tensor> {
     let group = network.group(x);
     let groups = batch.div_ceil(group);
     if groups < rayon::current_num_threads().max(2) {
-        return Ok(network.forward(x)?);
+        return Ok(attentive(|| network.forward(x))?);
     }
     let parts: Vec<Tensor> = (0..groups)
         .into_par_iter()

@@ -10,6 +10,7 @@ use super::{PrepareTimes, PreparedImage, PreparedText, Vectors};
 use crate::config::{Modality, ModelConfig};
 use crate::dual_encoder::{DualEncoder, Encoding};
 use crate::error::{Error, Result};
+use crate::ops::packed::attentive;
 use crate::params::Params;
 use crate::preprocess::{
     ImageLimits, ImagePreprocessing, TextPreprocessor, TokenBatch, TokenizerConfig, decode,
@@ -150,7 +151,7 @@ fn in_groups(
     rayon::scope(|_| {
         let (groups, threads) = (count.div_ceil(group.max(1)), rayon::current_num_threads());
         if groups < threads.max(2) {
-            return each(0..count);
+            return attentive(|| each(0..count));
         }
         let part = |index| count * index / groups..count * (index + 1) / groups;
         let parts = (0..groups).into_par_iter().with_max_len(1).map(|index| each(part(index)));

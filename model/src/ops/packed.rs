@@ -42,10 +42,12 @@
 //! | `winograd` | convolution of 3 x 3 with fewer multiplications |
 //! | `attention`, `softmax`, `normalize`, `activate`, `pool` | operations without |
 //! | `picture` | channels put last, the mean over positions |
+//! | `attentive` | threads kept awake between layers |
 //! | `window` | strides and padding of what moves over pictures |
 
 mod activate;
 mod attention;
+mod attentive;
 mod conv;
 mod depthwise;
 mod direct;
@@ -72,6 +74,7 @@ use rayon::prelude::*;
 
 pub use activate::activate;
 pub use attention::{Mask, attention};
+pub use attentive::attentive;
 pub use conv::Conv;
 pub use depthwise::Depthwise;
 pub use linear::Linear;

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
 
-use super::{ImageLimits, jpeg};
+use super::ImageLimits;
+use super::jpeg::Jpeg;
 use crate::error::{Error, Result};
 
 /// The picture formats that are read, told apart by their first bytes alone.
@@ -75,20 +76,23 @@ fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
 /// As [`decode`], as far as the header tells.
 pub fn decode_memory(bytes: &[u8], limits: &ImageLimits) -> Result<u64> {
     let format = check_file(bytes, limits)?;
-    let (width, height) = guarded(|| Ok(open(format, bytes, limits)?.dimensions()))?;
+    let (width, height) = guarded(|| match of_library(format) {
+        None => Ok(Jpeg::open(bytes, limits)?.dimensions()),
+        Some(format) => Ok(open(format, bytes, limits)?.dimensions()),
+    })?;
     Ok(limits.decode_memory(u64::from(width) * u64::from(height)))
 }
 
-/// The decoder at the first pixel, the picture's size checked.
+/// The library's decoder at the first pixel, the picture's size checked.
 fn open<'a>(
-    format: ImageFormat,
+    format: image::ImageFormat,
     bytes: &'a [u8],
     limits: &ImageLimits,
 ) -> Result<impl ImageDecoder + 'a> {
     if let Some((width, height)) = stated_by_png(format, bytes) {
         check_dimensions(width, height, limits)?;
     }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), library_format(format));
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut allocation = image::Limits::no_limits();
     allocation.max_alloc = Some(limits.decoder_bytes());
     reader.limits(allocation);
@@ -99,14 +103,20 @@ fn open<'a>(
 }
 
 fn decode_as(format: ImageFormat, bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage> {
-    let mut decoder = open(format, bytes, limits)?;
-    if format == ImageFormat::Jpeg {
-        check_jpeg(bytes)?;
-    }
-    // A picture whose EXIF block is broken is still a picture.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let picture =
-        DynamicImage::from_decoder(decoder).map_err(|error| from_library(&error, limits))?;
+    let (picture, orientation) = match of_library(format) {
+        None => {
+            let jpeg = Jpeg::open(bytes, limits)?;
+            let orientation = jpeg.orientation();
+            (jpeg.decode()?, orientation)
+        }
+        Some(format) => {
+            let mut decoder = open(format, bytes, limits)?;
+            // A picture whose EXIF block is broken is still a picture.
+            let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+            let picture = DynamicImage::from_decoder(decoder);
+            (picture.map_err(|error| from_library(&error, limits))?, orientation)
+        }
+    };
     // Three bytes a pixel first: what is turned lies in memory twice.
     let mut picture = DynamicImage::ImageRgb8(on_white(picture));
     picture.apply_orientation(orientation);
@@ -115,8 +125,8 @@ fn decode_as(format: ImageFormat, bytes: &[u8], limits: &ImageLimits) -> Result<
 
 /// What the whole head of a PNG says. Its decoder refuses what is too large before it tells how large that is, and then as a limit
 /// of its own memory. A damaged head says nothing.
-fn stated_by_png(format: ImageFormat, bytes: &[u8]) -> Option<(u32, u32)> {
-    let head = bytes.get(8..33).filter(|_| format == ImageFormat::Png)?;
+fn stated_by_png(format: image::ImageFormat, bytes: &[u8]) -> Option<(u32, u32)> {
+    let head = bytes.get(8..33).filter(|_| format == image::ImageFormat::Png)?;
     let (content, checksum) = head.strip_prefix(b"\0\0\0\x0d")?.split_last_chunk::<4>()?;
     if crc32fast::hash(content) != u32::from_be_bytes(*checksum) {
         return None;
@@ -126,16 +136,17 @@ fn stated_by_png(format: ImageFormat, bytes: &[u8]) -> Option<(u32, u32)> {
     Some((u32::from_be_bytes(*width), u32::from_be_bytes(*height)))
 }
 
-fn library_format(format: ImageFormat) -> image::ImageFormat {
+/// The format as the library names it that reads all but JPEG.
+fn of_library(format: ImageFormat) -> Option<image::ImageFormat> {
     match format {
-        ImageFormat::Jpeg => image::ImageFormat::Jpeg,
-        ImageFormat::Png => image::ImageFormat::Png,
-        ImageFormat::WebP => image::ImageFormat::WebP,
-        ImageFormat::Gif => image::ImageFormat::Gif,
+        ImageFormat::Jpeg => None,
+        ImageFormat::Png => Some(image::ImageFormat::Png),
+        ImageFormat::WebP => Some(image::ImageFormat::WebP),
+        ImageFormat::Gif => Some(image::ImageFormat::Gif),
     }
 }
 
-fn check_dimensions(width: u32, height: u32, limits: &ImageLimits) -> Result<()> {
+pub(super) fn check_dimensions(width: u32, height: u32, limits: &ImageLimits) -> Result<()> {
     if width == 0 || height == 0 {
         return Err(damaged("it has no pixels"));
     }
@@ -148,14 +159,6 @@ fn check_dimensions(width: u32, height: u32, limits: &ImageLimits) -> Result<()>
         return Err(Error::limit("image pixels", limits.max_pixels, pixels));
     }
     Ok(())
-}
-
-fn check_jpeg(bytes: &[u8]) -> Result<()> {
-    let outline = jpeg::outline(bytes);
-    if outline.scans > jpeg::MAX_SCANS {
-        return Err(Error::limit("image scans", jpeg::MAX_SCANS as u64, outline.scans as u64));
-    }
-    if outline.complete { Ok(()) } else { Err(damaged("it ends before the picture does")) }
 }
 
 /// Composites transparent pixels on white and drops the alpha channel: `c a + 255 (1 - a)`, rounded.
@@ -203,6 +206,6 @@ fn from_library(error: &ImageError, limits: &ImageLimits) -> Error {
     }
 }
 
-fn damaged(reason: &'static str) -> Error {
+pub(super) fn damaged(reason: &'static str) -> Error {
     Error::DamagedImage { reason }
 }

@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use ::image::{DynamicImage, ImageEncoder, ImageFormat as Library, Rgb, Rgba};
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::error::{Error, Kind, Result};
@@ -186,6 +187,21 @@ fn jpeg_with_orientation(picture: &RgbImage, orientation: u8) -> Vec<u8> {
     bytes.extend_from_slice(&exif);
     bytes.extend_from_slice(&plain[2..]);
     bytes
+}
+
+#[test]
+fn a_jpeg_is_what_pillow_reads_to_the_last_bit() {
+    let folder =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pictures");
+    // By scripts/make-picture-fixtures.py, which names the versions.
+    let digests = std::fs::read(folder.join("pillow.json")).unwrap();
+    let digests: std::collections::BTreeMap<String, String> =
+        serde_json::from_slice(&digests).unwrap();
+    assert!(digests.len() >= 9);
+    for (name, digest) in digests {
+        let picture = decode_default(&std::fs::read(folder.join(&name)).unwrap()).unwrap();
+        assert_eq!(hex::encode(Sha256::digest(picture.as_raw())), digest, "{name}");
+    }
 }
 
 #[test]

@@ -24,7 +24,17 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn kinds() -> Vec<Case> {
-    let names = ["baseline", "progressive", "grey", "cmyk", "restarts"];
+    let names = [
+        "baseline",
+        "progressive",
+        "grey",
+        "cmyk",
+        "restarts",
+        "odd",
+        "odd-progressive",
+        "odd-halved-across",
+        "odd-whole",
+    ];
     let case = |name| {
         Case::picture(format!("jpeg: {name}"), fixture(&format!("{name}.jpg")), Told::Answered)
     };
