@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 
 use crate::checkout;
 
@@ -60,6 +61,42 @@ pub async fn run(python: &PathBuf, address: &str, job: &Value) -> Result<Value> 
     let mut command = tokio::process::Command::new(python);
     command.arg(checkout().join("tests/foreign/python/main.py")).args([address, &job.to_string()]);
     printed(command.env("PYTHONDONTWRITEBYTECODE", "1")).await
+}
+
+/// A client in Python that searches and embeds at several servers without a pause, until it is told to end.
+#[derive(Debug)]
+pub struct Load(tokio::process::Child);
+
+impl Load {
+    /// Starts it; it has had its first answers when this returns.
+    ///
+    /// # Errors
+    /// When it does not start, or gets no answer.
+    pub async fn start(python: &PathBuf, addresses: &[&str]) -> Result<Self> {
+        let mut command = tokio::process::Command::new(python);
+        let job = serde_json::json!({ "do": "load" }).to_string();
+        command
+            .arg(checkout().join("tests/foreign/python/main.py"))
+            .args([&addresses.join(","), &job]);
+        command.env("PYTHONDONTWRITEBYTECODE", "1").kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("the foreign client does not start")?;
+        let output = child.stdout.as_mut().context("the foreign client has no output")?;
+        let mut begun = [0; 1];
+        output.read_exact(&mut begun).await.context("the foreign client got no answer")?;
+        Ok(Self(child))
+    }
+
+    /// Ends it and gives the JSON object that it prints.
+    ///
+    /// # Errors
+    /// When it does not succeed.
+    pub async fn finish(mut self) -> Result<Value> {
+        drop(self.0.stdin.take());
+        let output = self.0.wait_with_output().await?;
+        ensure!(output.status.success(), "the foreign client failed ({})", output.status);
+        serde_json::from_slice(&output.stdout).context("the foreign client printed no JSON")
+    }
 }
 
 async fn printed(command: &mut tokio::process::Command) -> Result<Value> {

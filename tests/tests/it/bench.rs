@@ -1,6 +1,6 @@
-//! `diptych bench` and several servers from end to end: loads and what is told of them, recall, replicas that restart.
+//! `diptych bench` from end to end: loads and what is told of them, recall.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use diptych_tests::api::*;
 use diptych_tests::program::command;
@@ -102,40 +102,4 @@ async fn recall_is_told_for_queries_that_say_what_is_right() {
             (found["recall_at_k"].as_f64().unwrap(), found["ann_recall_at_k"].as_f64().unwrap());
         assert_eq!(told, (recall, share), "{found}");
     }
-}
-
-/// A child that is killed when a test fails.
-struct Load(Child);
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_call_fails_while_replicas_restart_one_after_the_other() {
-    let data = [TempDir::new().unwrap(), TempDir::new().unwrap()];
-    let mut servers = [
-        Server::plain(data[0].path()).await.unwrap(),
-        Server::plain(data[1].path()).await.unwrap(),
-    ];
-    let load = "bench embed-text --callers 4 --retries --warm-up 1ms --duration 6s --deadline 60s";
-    let mut command = diptych(load, &[&servers[0], &servers[1]]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut load = Load(child);
-    let mut restarts = 0;
-    while load.0.try_wait().unwrap().is_none() {
-        let server = &mut servers[restarts % 2];
-        server.terminate().unwrap();
-        assert!(server.ended().await.unwrap().success());
-        server.restart().await.unwrap();
-        restarts += 1;
-    }
-    let mut told = String::new();
-    std::io::Read::read_to_string(&mut load.0.stdout.take().unwrap(), &mut told).unwrap();
-    let found: Value = serde_json::from_str(&told).unwrap();
-    assert!(restarts >= 2, "{restarts} restarts");
-    assert_eq!(found["outcomes"].as_array().unwrap().len(), 1, "{found}");
-    assert!(found["outcomes"][0]["count"].as_u64().unwrap() > 0);
 }

@@ -29,5 +29,6 @@ mod power;
 mod put;
 mod recovery;
 mod reembed;
+mod restarts;
 mod snapshot;
 mod tidy;
