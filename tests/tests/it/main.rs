@@ -14,6 +14,7 @@ mod accuracy;
 mod ask;
 mod bad_input;
 mod bench;
+mod cancelled;
 mod crasher;
 mod disk;
 mod docs;
