@@ -104,6 +104,15 @@ bench-train:
 bench-onnx *arguments:
     bash scripts/bench-onnx.sh {{arguments}}
 
+# Embedding through our gRPC beside a Python server on ONNX Runtime, same networks, in turn: fifteen minutes.
+bench-python-server *arguments:
+    bash scripts/bench-python-server.sh {{arguments}}
+
+# What batching brings: each tower beside itself with batches of one.
+bench-batching *arguments:
+    cargo build --release --workspace --bins
+    python3 scripts/bench-batching.py --programs target/release {{arguments}}
+
 # Every fuzz target for so many seconds each, one after the other; needs a nightly toolchain beside the stable one.
 fuzz seconds="300" *targets:
     bash scripts/fuzz.sh {{seconds}} {{targets}}
