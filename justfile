@@ -92,6 +92,10 @@ long:
 bench-million *sizes:
     cargo run --release -p diptych-tests --example million -- {{sizes}}
 
+# Three times as many searches as the server can answer, both ways, and searches while items are put: eight minutes on two quiet cores.
+bench-overload *arguments:
+    bash scripts/bench-overload.sh {{arguments}}
+
 # Search by vector through gRPC beside Milvus standalone, same vectors and callers, in turn: fifteen minutes.
 bench-milvus rows="100000":
     bash scripts/bench-milvus.sh {{rows}}

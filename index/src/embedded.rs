@@ -4,7 +4,7 @@
 //! - `view`: what a search reads, per (modality, space): `segment`s, which do not change any more,
 //!   and a `delta` of newer rows, both of `rows`; `load`: from files and store at start
 //! - `prepare` -> `writer` -> `job` -> `state`: the way of a write
-//! - `plan`, `scan`: the way of a search; `prefix`: by the first components only; `sum`: in several spaces; `read`: get, list
+//! - `plan`, `scan`: the way of a search, on the threads of `scans`; `prefix`: by the first components only; `sum`: in several spaces; `read`: get, list
 //!   and vectors; `draw`: rows at random
 //! - `held`, `pins`: generations held for later pages
 //! - `slots` says by `merge` which segments are due; `builder` makes them in the background
@@ -27,6 +27,7 @@ mod prepare;
 mod read;
 mod rows;
 mod scan;
+mod scans;
 mod segment;
 mod slots;
 mod snapshot;
@@ -58,6 +59,7 @@ pub(crate) use self::view::Entry;
 use self::{
     pins::Pins,
     scan::Question,
+    scans::Scans,
     segment::Segment,
     view::View,
     writer::{Message, Reply, Write},
@@ -152,8 +154,7 @@ pub struct EmbeddedEngine {
     messages: mpsc::Sender<Message>,
     /// Places in the queue of the writing thread.
     queue: Arc<Semaphore>,
-    /// Scans run here, not on the threads of tokio.
-    scans: ThreadPool,
+    scans: Scans,
     /// One thread for scans that nobody waits for.
     bulk: ThreadPool,
     pins: Arc<Pins>,
@@ -246,6 +247,15 @@ impl EmbeddedEngine {
         let collection = self.open_collection(collection)?;
         let store = self.store()?;
         blocking(move || read(&store, &collection)).await
+    }
+
+    /// Runs a search where searches run, one that nobody waits for apart from the others.
+    fn run(&self, bulk: bool, divided: bool, search: impl FnOnce() + Send + 'static) {
+        if bulk {
+            self.bulk.spawn(search);
+        } else {
+            self.scans.spawn(divided, search);
+        }
     }
 
     /// Asks every thread to end: the writing one after its commit, the building one soon.
@@ -389,8 +399,10 @@ impl Engine for EmbeddedEngine {
         };
         let (sender, receiver) = oneshot::channel();
         let walk_cost_rows = self.walk_cost_rows;
-        let pool = if query.bulk { &self.bulk } else { &self.scans };
-        pool.spawn(move || {
+        let (bulk, exact) = (query.bulk, query.exact);
+        let slot = view.slot(Slot::new(query.modality, query.space));
+        let divided = slot.is_some_and(|slot| plan::is_divided(slot, exact));
+        let scan = move || {
             if sender.is_closed() {
                 // The caller left while the scan waited for its turn.
                 return;
@@ -411,7 +423,8 @@ impl Engine for EmbeddedEngine {
             });
             // A caller that left does not need its answer.
             drop(sender.send((found, view.generation)));
-        });
+        };
+        self.run(bulk, divided, scan);
         let (found, generation) =
             receiver.await.map_err(|_| Error::internal("a scan ended early"))?;
         let (neighbours, route, visited) =

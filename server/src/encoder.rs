@@ -38,6 +38,8 @@ use crate::timings::EmbedTimings;
 
 /// Ids that a text of so many bytes may become, for its admission, before anybody has counted: most words of one id are longer.
 const BYTES_PER_ID: usize = 4;
+/// A text of so many bytes is tokenized where its call runs: to hand it over takes as long.
+const BRIEF_BYTES: usize = 256;
 
 /// Sizes of queues and batches.
 #[derive(Debug, Clone, Copy)]
@@ -240,6 +242,7 @@ impl EncoderHandle {
 
     async fn compute_text(&self, text: String, truncate: bool, work: Work) -> Result<Embedded> {
         let class = length_class(text.len() / BYTES_PER_ID);
+        let brief = text.len() <= BRIEF_BYTES;
         let place = self.texts.admission().enter(work, class).await?;
         let encoder = Arc::clone(&self.encoder);
         let began = Instant::now();
@@ -248,7 +251,10 @@ impl EncoderHandle {
             let prepared = encoder.prepare_text(&text, truncate)?;
             Ok((prepared, began.elapsed()))
         };
-        let (prepared, tokenize) = self.texts.prepare(work, prepare).await?;
+        let (prepared, tokenize) = match brief {
+            true => Tower::<PreparedText>::prepare_here(prepare)?,
+            false => self.texts.prepare(work, prepare).await?,
+        };
         let queued = Instant::now();
         let used_bytes = prepared.truncated().then(|| prepared.used_bytes());
         let Encoded { vectors, took } = self.texts.encode(work, place, prepared).await?;

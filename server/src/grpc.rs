@@ -1,6 +1,6 @@
 //! The wire: every service of `diptych.v1`, health, reflection and gRPC-Web on one listener.
 //!
-//! A call passes `observe.rs`, `deadline.rs` and `admission.rs`, its service's file, `convert.rs` and `value.rs` (all field checks),
+//! A call passes `gate.rs`, `observe.rs`, `deadline.rs` and `admission.rs`, its service's file, `convert.rs` and `value.rs` (all field checks),
 //! one use case, and back; an error passes `status.rs`, and `details.rs` where the transport itself refuses. `replies.rs` carries
 //! the replies of streams, `receive.rs` counts requests, `reply.rs` ends streams in time.
 
@@ -16,6 +16,7 @@ mod door;
 mod embedding;
 mod export;
 pub mod fuzzing;
+mod gate;
 mod health;
 mod hit;
 mod info;
@@ -52,6 +53,7 @@ use self::admission::AdmissionLayer;
 use self::deadline::DeadlineLayer;
 use self::details::DetailsLayer;
 pub use self::door::Door;
+use self::gate::Gate;
 pub use self::health::{Conditions, HealthReporter, health, set_health, set_health_of};
 use self::observe::ObserveLayer;
 use self::receive::ReceiveLayer;
@@ -149,6 +151,7 @@ pub fn routes(
 /// Serves until told to end, as [`listen::serve`] does.
 pub async fn serve(stack: Stack, listener: TcpListener, (ends, counters): (Ends, Arc<Counters>)) {
     let observer = ObserveLayer::new(stack.observe);
+    let gate = Gate::new(&stack.calls);
     let service = ServiceBuilder::new()
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(observer.clone())
@@ -157,6 +160,6 @@ pub async fn serve(stack: Stack, listener: TcpListener, (ends, counters): (Ends,
         .layer(AdmissionLayer::new(&stack.calls))
         .layer(ReceiveLayer::new(stack.receive_bytes, stack.message_bytes, stack.calls.timeout))
         .service(stack.routes.prepare());
-    listen::serve(listener, service, stack.connections, (ends, counters)).await;
+    listen::serve(listener, (gate, service), stack.connections, (ends, counters)).await;
     observer.close().await;
 }

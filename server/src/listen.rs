@@ -4,8 +4,9 @@
 //! a pause when the system has no file left, and leaves connections to themselves once its own future is dropped. Serves HTTP/2
 //! and, for gRPC-Web and probes, HTTP/1.
 //!
-//! `connection` is the life of one connection, `greeting` tells whether it ever said something.
+//! `connection` is the life of one connection, `greeting` tells whether it ever said something, `calls` hands its requests on.
 
+mod calls;
 mod connection;
 mod greeting;
 #[cfg(test)]
@@ -86,14 +87,31 @@ impl Drop for Counted {
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves `service` until [`Ends::goaway`], then finishes what was accepted, until [`Ends::cut`] at most. `counters.calls` must be
+/// Refuses requests where they are read, before anything works for them.
+pub trait Gate<B>: Clone + Send + Sync + 'static {
+    /// The refusal, or nothing for a request that may go on. What the gate has to tell of it is among its extensions then.
+    fn refuse<Q>(&self, request: &mut Request<Q>) -> Option<Response<B>>;
+}
+
+/// A gate that refuses nobody.
+#[derive(Debug, Clone, Copy)]
+pub struct Open;
+
+impl<B> Gate<B> for Open {
+    fn refuse<Q>(&self, _: &mut Request<Q>) -> Option<Response<B>> {
+        None
+    }
+}
+
+/// Serves `service` behind `gate` until [`Ends::goaway`], then finishes what was accepted, until [`Ends::cut`] at most. `counters.calls` must be
 /// kept by the service: while it is zero, nobody is waited for who does not close.
-pub async fn serve<S, B>(
+pub async fn serve<G, S, B>(
     listener: TcpListener,
-    service: S,
+    (gate, service): (G, S),
     limits: ConnectionLimits,
     (ends, counters): (Ends, Arc<Counters>),
 ) where
+    G: Gate<B>,
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + Clone
         + Send
@@ -123,9 +141,9 @@ pub async fn serve<S, B>(
             counters: Arc::clone(&counters),
             peer,
         };
-        let service = service.clone();
+        let (gate, service) = (gate.clone(), service.clone());
         connections.spawn(async move {
-            connection.run(stream, service).await;
+            connection.run(stream, gate, service).await;
             drop(place);
         });
     }

@@ -79,7 +79,8 @@ pub fn start(
         tokio::net::TcpListener::from_std(listener)?
     };
     let limits = ConnectionLimits { connections: CONNECTIONS, ..limits };
-    let served = listen::serve(listener, router, limits, (Ends::default(), Arc::default()));
+    let served =
+        listen::serve(listener, (listen::Open, router), limits, (Ends::default(), Arc::default()));
     std::thread::Builder::new().name("ops".to_owned()).spawn(move || runtime.block_on(served))?;
     Ok(())
 }

@@ -2,12 +2,16 @@
 //!
 //! A method is **well** until more calls are under way than a burst may have, and they would take longer than a burst may take.
 //! Then it is **overloaded**: it lets in so many calls as keep it busy, no more, so that those it takes are answered almost as
-//! fast as when it is idle. By Little's law that many are `slowdown * base / interval`, with `base` the time of a call that runs
-//! alone and `interval` the time between two answers under load, both measured all the time. It is well again when nobody was
-//! refused for a while. So callers that wait for their answers before they ask again, however many, are not refused for being
-//! many at once; those that keep coming faster than answers go out are.
+//! fast as when it is idle. By Little's law that many are `slowdown * base * rate`, with `base` the time of a call that runs alone
+//! and `rate` the most answers a second of late, both measured all the time (as BBR measures what a network path holds: Cardwell et
+//! al. 2016, "BBR: Congestion-Based Congestion Control"). It is well again when nobody was refused for a while. So callers that
+//! wait for their answers before they ask again, however many, are not refused for being many at once; those that keep coming
+//! faster than answers go out are.
 //!
-//! Nothing here reads a request: a refusal costs a few atomic operations and a reply without a body.
+//! The rate is the highest of some windows and not the newest: when refusals, or other work, take the processor from the calls,
+//! answers come more slowly, and letting in fewer calls for it would make them slower yet, down to none.
+//!
+//! Nothing here reads a request: a refusal costs a lock and some arithmetic.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +20,13 @@ use parking_lot::Mutex;
 
 /// How much of the way to the newest sample an average moves.
 const NEWEST: f64 = 1.0 / 16.0;
+/// Calls under way of an overloaded method at least: those that wait for a thread, an encoder, a disk leave the processor to others.
+const LEAST: usize = 4;
+/// Answers are counted in windows of so much time and so many answers at least.
+const WINDOW: Duration = Duration::from_millis(250);
+const ANSWERS: u32 = 16;
+/// Windows that are remembered: ten seconds or more.
+const WINDOWS: usize = 40;
 
 /// What counts as an overload, and what is done then.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +35,8 @@ pub struct OverloadSettings {
     pub burst_calls: usize,
     /// How long the calls under way may take together before their method is overloaded.
     pub burst_wait: Duration,
+    /// Calls under way with which a method is overloaded, however quick they are.
+    pub burst_most: usize,
     /// How many times as long as an idle server's a call may take while its method is overloaded.
     pub slowdown: f64,
     /// How long nobody must have been refused until the method is well again.
@@ -35,6 +48,7 @@ impl Default for OverloadSettings {
         Self {
             burst_calls: 40,
             burst_wait: Duration::from_millis(250),
+            burst_most: 1000,
             slowdown: 1.6,
             recovery: Duration::from_secs(1),
         }
@@ -53,11 +67,44 @@ struct State {
     under_way: usize,
     /// Seconds that a call takes alone; `None` until one did.
     base: Option<f64>,
-    /// Seconds between two answers while others wait.
-    interval: Option<f64>,
-    answered: Option<Instant>,
+    rate: Rate,
     /// When somebody was last refused, while overloaded.
     refused: Option<Instant>,
+}
+
+/// The most answers a second of late, while others waited.
+#[derive(Debug, Default)]
+struct Rate {
+    /// The newest answer.
+    last: Option<Instant>,
+    /// Answers of the present window, and the time between them.
+    answers: u32,
+    busy: Duration,
+    /// Answers a second of the windows before, the oldest overwritten first.
+    windows: Vec<f64>,
+    next: usize,
+    most: f64,
+}
+
+impl Rate {
+    /// Notes an answer; the time since the one before counts where `waited` somebody all the while.
+    fn answered(&mut self, now: Instant, waited: impl FnOnce(Instant) -> bool) {
+        let Some(last) = self.last.replace(now).filter(|last| waited(*last)) else { return };
+        self.answers += 1;
+        self.busy += now.saturating_duration_since(last);
+        if self.busy < WINDOW || self.answers < ANSWERS {
+            return;
+        }
+        let rate = f64::from(self.answers) / self.busy.as_secs_f64();
+        if self.windows.len() < WINDOWS {
+            self.windows.push(rate);
+        } else {
+            self.windows[self.next] = rate;
+        }
+        self.next = (self.next + 1) % WINDOWS;
+        self.most = self.windows.iter().copied().fold(0.0, f64::max);
+        (self.busy, self.answers) = (Duration::ZERO, 0);
+    }
 }
 
 /// Leave to make a call; ends it when dropped.
@@ -98,43 +145,43 @@ impl Limiter {
     pub fn overloaded(&self) -> bool {
         self.state.lock().refused.is_some()
     }
+
+    /// Takes for known what a call takes alone, and how many were answered in a second.
+    #[cfg(test)]
+    pub(crate) fn teach(&self, base: Duration, rate: f64) {
+        let mut state = self.state.lock();
+        state.base = Some(base.as_secs_f64());
+        state.rate.windows = vec![rate];
+        state.rate.most = rate;
+    }
 }
 
 impl State {
     /// Calls that may be under way.
     fn most(&self, settings: &OverloadSettings) -> usize {
-        let (Some(base), Some(interval)) = (self.base, self.interval) else { return usize::MAX };
+        let Some(base) = self.base.filter(|_| self.rate.most > 0.0) else { return usize::MAX };
         if self.refused.is_some() {
-            // At least two, so that one is ready when the other is done.
-            return ((settings.slowdown * base / interval) as usize).max(2);
+            return ((settings.slowdown * base * self.rate.most).ceil() as usize).max(LEAST);
         }
-        let wait = (settings.burst_wait.as_secs_f64() / interval) as usize;
-        wait.max(settings.burst_calls)
+        let wait = (settings.burst_wait.as_secs_f64() * self.rate.most) as usize;
+        wait.min(settings.burst_most).max(settings.burst_calls)
     }
 
     /// Seconds until all that is under way is answered.
     fn drain_time(&self) -> f64 {
-        self.interval.unwrap_or(0.0) * self.under_way as f64
+        self.under_way as f64 / self.rate.most.max(1e-3)
     }
 
     fn answered(&mut self, began: Instant, alone: bool, now: Instant) {
         if alone && self.under_way == 0 {
             let took = now.saturating_duration_since(began).as_secs_f64();
-            learn(&mut self.base, took);
+            let base = self.base.get_or_insert(took);
+            // One that met other work of the machine may have taken ten times as long as it should.
+            *base += (took.min(2.0 * *base) - *base) * NEWEST;
         }
-        if let Some(last) = self.answered.replace(now)
-            && self.under_way > 0
-            && last >= began
-        {
-            learn(&mut self.interval, now.saturating_duration_since(last).as_secs_f64());
-        }
+        let others = self.under_way > 0;
+        self.rate.answered(now, |last| others && last >= began);
     }
-}
-
-fn learn(average: &mut Option<f64>, newest: f64) {
-    // Never zero: it is divided by.
-    let newest = newest.max(1e-7);
-    *average = Some(average.map_or(newest, |known| known + (newest - known) * NEWEST));
 }
 
 impl Pass {
@@ -146,6 +193,11 @@ impl Pass {
         state.under_way -= 1;
         state.answered(self.began, self.alone, now);
         state.under_way += 1;
+    }
+
+    /// The call is refused elsewhere, because too many are under way: its method is overloaded.
+    pub fn refused(self, now: Instant) {
+        self.limiter.state.lock().refused = Some(now);
     }
 }
 
@@ -166,6 +218,8 @@ mod tests {
     /// A server that answers one call each 2 ms, in order, on a clock of its own.
     struct Simulated {
         limiter: Arc<Limiter>,
+        /// Time of a call.
+        each: Duration,
         now: Instant,
         queue: VecDeque<(Pass, Instant)>,
         /// When the call at the head of the queue will be answered.
@@ -178,14 +232,15 @@ mod tests {
         fn new() -> Self {
             let limiter = Limiter::new(OverloadSettings::default());
             let (queue, took, refused) = (VecDeque::new(), Vec::new(), Vec::new());
-            Self { limiter, now: Instant::now(), queue, done: None, took, refused }
+            let (each, now) = (2 * MS, Instant::now());
+            Self { limiter, each, now, queue, done: None, took, refused }
         }
 
         fn ask(&mut self) -> bool {
             match self.limiter.enter(self.now) {
                 Ok(pass) => {
                     self.queue.push_back((pass, self.now));
-                    self.done.get_or_insert(self.now + 2 * MS);
+                    self.done.get_or_insert(self.now + self.each);
                     true
                 }
                 Err(wait) => {
@@ -201,7 +256,7 @@ mod tests {
                 let (pass, began) = self.queue.pop_front().unwrap();
                 pass.answered(done);
                 self.took.push(done - began);
-                self.done = (!self.queue.is_empty()).then_some(done + 2 * MS);
+                self.done = (!self.queue.is_empty()).then_some(done + self.each);
             }
             self.now = end;
         }
@@ -270,6 +325,64 @@ mod tests {
     }
 
     #[test]
+    fn what_slows_answers_for_a_while_does_not_shrink_what_is_let_in() {
+        let mut server = Simulated::new();
+        server.idle();
+        server.load(2 * MS / 3, 5_000 * MS);
+        let before = server.queue.len();
+        // Refusals take nine tenths of the processor.
+        server.each = 20 * MS;
+        server.load(MS / 10, 5_000 * MS);
+        assert_eq!(server.queue.len(), before);
+        assert!(before >= LEAST);
+    }
+
+    #[test]
+    fn a_quiet_time_says_nothing_of_how_many_can_be_answered() {
+        let mut server = Simulated::new();
+        server.idle();
+        server.load(2 * MS / 3, 5_000 * MS);
+        let rate = server.limiter.state.lock().rate.most;
+        assert!((450.0..=550.0).contains(&rate), "{rate}");
+        server.go_on(5_000 * MS);
+        for _ in 0..1000 {
+            server.ask();
+            server.go_on(100 * MS);
+        }
+        assert!(server.limiter.state.lock().rate.most > 450.0);
+    }
+
+    #[test]
+    fn a_crowd_after_a_standstill_is_refused_but_for_a_burst_and_then_for_what_keeps_it_busy() {
+        let mut server = Simulated::new();
+        server.limiter = Limiter::new(OverloadSettings { burst_most: 50, ..Default::default() });
+        server.each = MS / 4;
+        server.idle();
+        server.load(MS / 8, 5_000 * MS);
+        assert!(server.limiter.overloaded());
+        // Nothing moves, nobody is refused; then all come at once.
+        server.now += 2_000 * MS;
+        server.refused.clear();
+        let taken = (0..5_000).filter(|_| server.ask()).count();
+        assert!(taken <= 50, "{taken}");
+        server.took.clear();
+        server.load(MS / 8, 1_000 * MS);
+        let late = server.took.len() / 10;
+        assert!(server.took[late..].iter().all(|took| *took <= 3 * MS));
+    }
+
+    #[test]
+    fn who_is_refused_elsewhere_tells_that_it_is_too_much() {
+        let limiter = Limiter::new(OverloadSettings::default());
+        limiter.teach(10 * MS, 100.0);
+        let now = Instant::now();
+        let mut passes: Vec<Pass> = (0..30).map(|_| limiter.enter(now).unwrap()).collect();
+        passes.pop().unwrap().refused(now);
+        assert!(limiter.overloaded());
+        assert!(limiter.enter(now).is_err());
+    }
+
+    #[test]
     fn load_that_can_just_be_answered_is_not_refused() {
         let mut server = Simulated::new();
         server.idle();
@@ -286,6 +399,6 @@ mod tests {
         }
         let state = limiter.state.lock();
         assert_eq!(state.under_way, 0);
-        assert!(state.base.is_none() && state.interval.is_none());
+        assert!(state.base.is_none() && state.rate.last.is_none());
     }
 }

@@ -21,6 +21,7 @@ use super::{
     builder::Builder,
     by_name, load,
     pins::{Limits, Pins},
+    scans::Scans,
     segment::file::Files,
     snapshot,
     state::State,
@@ -52,9 +53,11 @@ impl EmbeddedEngine {
         };
         let aliases = Arc::new(ArcSwap::from_pointee(aliases));
         snapshot::sweep(&config.snapshots);
-        let scans = pool("diptych-scan", config.scan_threads, 1)?;
-        let bulk = background_pool("diptych-bulk", 1, 1)?;
-        let builds = background_pool("diptych-build", config.build_threads, 2)?;
+        let cores = threads(config.scan_threads, 1);
+        let divided = (cores > 1).then(|| pool("diptych-scan", cores)).transpose()?;
+        let scans = Scans::start("diptych-search", cores, divided)?;
+        let bulk = background_pool("diptych-bulk", 1)?;
+        let builds = background_pool("diptych-build", threads(config.build_threads, 2))?;
         let pins = Limits { time: config.pin_time, bytes: config.pin_bytes };
         let (messages, received) = mpsc::channel();
         let engine = Self {
@@ -141,23 +144,26 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::Join
 const GIVES_WAY: i32 = 10;
 
 /// A pool for work that nobody waits for.
-fn background_pool(name: &'static str, threads: usize, share: usize) -> Result<ThreadPool> {
+fn background_pool(name: &'static str, threads: usize) -> Result<ThreadPool> {
     let give_way = |_| {
         if let Err(error) = rustix::process::nice(GIVES_WAY) {
             tracing::debug!(%error, "a thread in the background keeps its priority");
         }
     };
-    finish(name, builder(name, threads, share).start_handler(give_way))
+    finish(name, builder(name, threads).start_handler(give_way))
 }
 
-/// A pool of `threads`, or of the cores divided by `share` when 0.
-fn pool(name: &'static str, threads: usize, share: usize) -> Result<ThreadPool> {
-    finish(name, builder(name, threads, share))
+fn pool(name: &'static str, threads: usize) -> Result<ThreadPool> {
+    finish(name, builder(name, threads))
 }
 
-fn builder(name: &'static str, threads: usize, share: usize) -> ThreadPoolBuilder {
+/// `asked`, or the cores divided by `share` when 0.
+fn threads(asked: usize, share: usize) -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = if threads == 0 { (cores / share).max(1) } else { threads };
+    if asked == 0 { (cores / share).max(1) } else { asked }
+}
+
+fn builder(name: &'static str, threads: usize) -> ThreadPoolBuilder {
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(move |i| format!("{name}-{i}"))

@@ -55,6 +55,14 @@ pub(crate) fn nearest(slot: &SlotView, question: &Question<'_>) -> (Vec<Neighbou
     (scan::neighbours(found.best), found.route, found.visited as u64)
 }
 
+/// Whether a search of these rows is worth dividing: it walks several graphs, or scans more than one thread takes at a time.
+pub(crate) fn is_divided(slot: &SlotView, exact: bool) -> bool {
+    let walks = |segment: &&Arc<Segment>| !exact && segment.walk().is_some();
+    let (walked, scanned): (Vec<_>, Vec<_>) = slot.segments.iter().partition(walks);
+    let rows = slot.delta.rows + scanned.iter().map(|segment| segment.len()).sum::<usize>();
+    walked.len() > 1 || rows.saturating_mul(slot.delta.dims) > scan::FLOATS_PER_TASK
+}
+
 fn one_segment<'a>(segment: &'a Segment, question: &Question<'_>) -> Part<'a> {
     match (question.filter, segment.sets()) {
         (None, _) => unfiltered(segment, question),

@@ -22,6 +22,8 @@ const CHUNKS_PER_TASK: usize = 16;
 const BLOCK_FLOATS: usize = 1 << 16;
 /// Blocks of a segment that one thread takes at a time.
 const BLOCKS_PER_TASK: usize = 16;
+/// The same in floats.
+pub(super) const FLOATS_PER_TASK: usize = BLOCK_FLOATS * BLOCKS_PER_TASK;
 /// Allowed rows that one thread takes at a time.
 const ROWS_PER_TASK: usize = 4096;
 

@@ -77,8 +77,7 @@ impl EmbeddedEngine {
             return Ok(None);
         }
         let (sender, receiver) = oneshot::channel();
-        let pool = if sum.bulk { &self.bulk } else { &self.scans };
-        pool.spawn(move || {
+        self.run(sum.bulk, true, move || {
             // A caller that left does not need its answer.
             if !sender.is_closed() {
                 drop(sender.send(nearest(&view, &sum)));

@@ -117,6 +117,14 @@ impl<T: Input> Tower<T> {
         Ok(tokio::task::spawn_blocking(guarded).await.map_err(|_| failed())??)
     }
 
+    /// Runs `work` here: what is done before another thread would have begun.
+    ///
+    /// # Errors
+    /// Those of `work`; INTERNAL when it panics.
+    pub(super) fn prepare_here<P>(work: impl FnOnce() -> diptych_model::Result<P>) -> Result<P> {
+        Ok(catch_unwind(AssertUnwindSafe(work)).map_err(|_| failed())??)
+    }
+
     /// The vectors of a prepared input.
     ///
     /// # Errors

@@ -1,8 +1,7 @@
-//! How many calls are read and worked on at once: of one caller, of one method, and of all.
+//! How many calls are read and worked on at once: of one caller, and of all. Those of one method were counted at the gate.
 //!
 //! A caller, told by the address until there are keys, who has as many as one may have is refused at once. Beyond those of all
-//! callers a call waits, unread, within its deadline. A method to which more comes than it can answer refuses at once what would
-//! wait (`overload.rs`). Either place is held until the reply's end, so that a stream counts for as
+//! callers a call waits, unread, within its deadline. Either place is held until the reply's end, so that a stream counts for as
 //! long as it goes on. Health is never among them: probes must be answered by a server that has much to do.
 
 use std::collections::HashMap;
@@ -18,16 +17,15 @@ use diptych_proto::v1::ErrorReason;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
-use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service};
 
+use super::gate::{Entry, overloaded};
 use super::status::to_status;
 use crate::error::{Error, Kind};
-use crate::limits::{CallLimits, HEALTH, limited_methods};
+use crate::limits::{CallLimits, HEALTH};
 use crate::listen::Peer;
 use crate::observe::{Shed, shed};
-use crate::overload::Limiter;
 
 /// When a caller with too many calls may try again: about the time that one takes.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -39,18 +37,12 @@ const PREFIX_BITS: u32 = 64;
 pub(super) struct AdmissionLayer {
     calls: Arc<Semaphore>,
     callers: Arc<Callers>,
-    methods: Arc<HashMap<String, Arc<Limiter>>>,
 }
 
 impl AdmissionLayer {
     pub(super) fn new(limits: &CallLimits) -> Self {
         let callers = Callers { most: limits.per_caller, under_way: Mutex::default() };
-        let limited = limited_methods().map(|path| (path, Limiter::new(limits.overload)));
-        Self {
-            calls: Arc::new(Semaphore::new(limits.calls)),
-            callers: Arc::new(callers),
-            methods: Arc::new(limited.collect()),
-        }
+        Self { calls: Arc::new(Semaphore::new(limits.calls)), callers: Arc::new(callers) }
     }
 }
 
@@ -83,25 +75,28 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if request.uri().path().starts_with(HEALTH) {
             let call = self.inner.call(request);
             return Box::pin(async move { Ok(call.await?.map(Held::freely)) });
         }
+        let pass = match request.extensions_mut().remove::<Entry>() {
+            Some(Entry::Admitted(pass)) => pass.lock().take(),
+            Some(Entry::Refused(wait)) => {
+                shed(Shed::MethodOverload);
+                let refused = to_status(&overloaded(wait.max(RETRY_AFTER))).into_http();
+                return Box::pin(async { Ok(refused) });
+            }
+            None => None,
+        };
         let peer = request.extensions().get::<Peer>().copied();
         let Some(caller) = Callers::enter(&self.layer.callers, peer) else {
             shed(Shed::TooManyCalls);
+            if let Some(pass) = pass {
+                pass.refused(Instant::now());
+            }
             let refused = to_status(&too_many(self.layer.callers.most)).into_http();
             return Box::pin(async { Ok(refused) });
-        };
-        let limiter = self.layer.methods.get(request.uri().path());
-        let pass = match limiter.map(|limiter| limiter.enter(Instant::now())).transpose() {
-            Ok(pass) => pass,
-            Err(wait) => {
-                shed(Shed::MethodOverload);
-                let refused = to_status(&overloaded(wait)).into_http();
-                return Box::pin(async { Ok(refused) });
-            }
         };
         let calls = Arc::clone(&self.layer.calls);
         // Nothing of the request is read before the first poll.
@@ -125,12 +120,6 @@ fn too_many(most: usize) -> Error {
     Error::new(Kind::Overloaded, ErrorReason::TooManyCalls, message)
         .with("limit", most.to_string())
         .retry_after(RETRY_AFTER)
-}
-
-fn overloaded(wait: Duration) -> Error {
-    let message = "more of these calls come than can be answered; try again later";
-    let wait = wait.mul_f64(rand::rng().random_range(1.0..1.5)).max(RETRY_AFTER);
-    Error::new(Kind::Overloaded, ErrorReason::QueueFull, message).retry_after(wait)
 }
 
 /// A call's places, given back when dropped.

@@ -312,7 +312,7 @@ fn is_failure(code: Code) -> bool {
 }
 
 /// A code's name as OpenTelemetry and as older dashboards spell it.
-fn names(code: Code) -> (&'static str, &'static str) {
+pub(super) fn names(code: Code) -> (&'static str, &'static str) {
     match code {
         Code::Ok => ("OK", "OK"),
         Code::Cancelled => ("CANCELLED", "Canceled"),

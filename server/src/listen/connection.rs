@@ -11,14 +11,13 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use rand::Rng as _;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
+use super::calls::Calls;
 use super::greeting::Greeted;
-use super::{Counters, Peer};
+use super::{Counters, Gate, Peer};
 use crate::limits::ConnectionLimits;
 
 /// Bytes that a peer may send ahead of what is read: one picture's worth of a stream, four of a connection.
@@ -40,8 +39,9 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Serves the connection until either side closes it.
-    pub(super) async fn run<S, B>(self, stream: TcpStream, service: S)
+    pub(super) async fn run<G, S, B>(self, stream: TcpStream, gate: G, service: S)
     where
+        G: Gate<B>,
         S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
             + Clone
             + Send
@@ -53,15 +53,10 @@ impl Connection {
         let _counted = self.counters.enter(|counters| &counters.connections);
         // Replies are small and wanted at once. A socket that refuses is closed soon anyway.
         drop(stream.set_nodelay(true));
-        let peer = Peer(self.peer);
-        let service = service.map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            request
-        });
+        let calls = Calls { peer: Peer(self.peer), gate, service };
         let (stream, greeting) = Greeted::new(stream);
         let builder = self.builder();
-        let served =
-            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let served = builder.serve_connection(TokioIo::new(stream), calls);
         let mut served = std::pin::pin!(served);
         let mut handshake = std::pin::pin!(tokio::time::sleep(self.limits.handshake));
         let mut age = std::pin::pin!(tokio::time::sleep(jittered(self.limits.age)));

@@ -88,10 +88,24 @@ fn parse(text: &str) -> Option<(u128, u64, u8)> {
 /// The caller's request id, or a new one for a caller that gives none, or one that is longer than [`REQUEST_ID_BYTES`] or has
 /// other signs than letters, digits and `-_.:/+=`.
 pub(crate) fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
-    let sign = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte);
-    let fine = |id: &&str| (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(sign);
-    given.filter(fine).map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+    let given = given_id(headers).and_then(|value| value.to_str().ok());
+    given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+}
+
+/// The same for a reply's metadata, where nothing else needs it. It is different each time, so it is not to be kept for the next head
+/// that is compressed.
+pub(crate) fn request_id_value(headers: &HeaderMap) -> HeaderValue {
+    let new = || HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).ok();
+    let mut value = given_id(headers).cloned().or_else(new).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+fn given_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let sign = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
+    let given = headers.get(REQUEST_ID)?;
+    let id = given.as_bytes();
+    ((1..=REQUEST_ID_BYTES).contains(&id.len()) && id.iter().all(sign)).then_some(given)
 }
 
 #[cfg(test)]
@@ -145,10 +159,13 @@ mod tests {
         let long = "a".repeat(REQUEST_ID_BYTES + 1);
         for id in ["a", "7f-1_x.y:z/+=", &long[1..]] {
             assert_eq!(request_id(&headers(REQUEST_ID, id)), id);
+            assert_eq!(request_id_value(&headers(REQUEST_ID, id)), id);
         }
         for id in ["", &long, "two words", "line\tfeed", "\"quoted\"", "é"] {
             let made = request_id(&headers(REQUEST_ID, id));
             assert!(made != id && uuid::Uuid::parse_str(&made).is_ok(), "{id}");
+            let made = request_id_value(&headers(REQUEST_ID, id));
+            assert!(uuid::Uuid::parse_str(made.to_str().unwrap()).is_ok(), "{id}");
         }
         assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
     }

@@ -1,5 +1,7 @@
 //! Patches: the rows of the matrix that turns a convolution into a product.
 
+use std::borrow::Cow;
+
 use candle_core::Result;
 
 use crate::ops::real::Real;
@@ -102,9 +104,12 @@ impl Geometry {
     }
 }
 
-/// (O, C, kh, kw) to (O, kh, kw, C), the order of a patch.
-pub(super) fn to_patch_order<T: Real>(g: &Geometry, w: &[T]) -> Vec<T> {
+/// (O, C, kh, kw) to (O, kh, kw, C), the order of a patch; the same where the kernel is 1 x 1.
+pub(super) fn to_patch_order<'a, T: Real>(g: &Geometry, w: &'a [T]) -> Cow<'a, [T]> {
     let area = g.kernel[0] * g.kernel[1];
+    if area == 1 {
+        return Cow::Borrowed(w);
+    }
     let mut packed = vec![T::zero(); w.len()];
     for (to, from) in packed.chunks_exact_mut(g.patch()).zip(w.chunks_exact(g.patch())) {
         for channel in 0..g.channels {
@@ -113,7 +118,7 @@ pub(super) fn to_patch_order<T: Real>(g: &Geometry, w: &[T]) -> Vec<T> {
             }
         }
     }
-    packed
+    Cow::Owned(packed)
 }
 
 /// (O, kh, kw, C) back to (O, C, kh, kw).
