@@ -120,12 +120,12 @@ impl EncoderHandle {
         let image_batch = Budget { inputs: settings.batch_images, ids: usize::MAX };
         let text_batch = Budget { inputs: settings.batch_texts, ids: settings.batch_ids };
         Ok(Self {
-            images: Tower::start("encode-image", sizes(image_batch, false), move |batch| {
+            images: Tower::start(Modality::Image, sizes(image_batch, false), move |batch| {
                 let sizes = (batch.len(), settings.batch_images);
                 observe::batch(Modality::Image, sizes, || images.encode_images(batch))
             })?,
             texts: Tower::start(
-                "encode-text",
+                Modality::Text,
                 sizes(text_batch, encoder.pads_texts()),
                 move |batch| {
                     let sizes = (batch.len(), settings.batch_texts);
@@ -214,10 +214,10 @@ impl EncoderHandle {
         let began = Instant::now();
         let prepared = self.decoders.prepare(work, encoder, file).await?;
         let (queued, PrepareTimes { decode, resize }) = (Instant::now(), prepared.times());
-        let Encoded { vectors, took } = self.images.encode(work, place, prepared).await?;
+        let Encoded { vectors, took, batch } = self.images.encode(work, place, prepared).await?;
         let wait = began.elapsed().saturating_sub(decode + resize + took);
         let timings = EmbedTimings { wait, decode, resize, encode: took, ..Default::default() };
-        observe::embedded((Modality::Image, work.lane), (began, queued), &timings);
+        observe::embedded((Modality::Image, work.lane), (began, queued), &timings, batch);
         Ok(Embedded { vectors, used_bytes: None, timings })
     }
 
@@ -257,10 +257,10 @@ impl EncoderHandle {
         };
         let queued = Instant::now();
         let used_bytes = prepared.truncated().then(|| prepared.used_bytes());
-        let Encoded { vectors, took } = self.texts.encode(work, place, prepared).await?;
+        let Encoded { vectors, took, batch } = self.texts.encode(work, place, prepared).await?;
         let wait = began.elapsed().saturating_sub(tokenize + took);
         let timings = EmbedTimings { wait, tokenize, encode: took, ..Default::default() };
-        observe::embedded((Modality::Text, work.lane), (began, queued), &timings);
+        observe::embedded((Modality::Text, work.lane), (began, queued), &timings, batch);
         Ok(Embedded { vectors, used_bytes, timings })
     }
 

@@ -58,6 +58,7 @@ pub use self::health::{Conditions, HealthReporter, health, set_health, set_healt
 use self::observe::ObserveLayer;
 use self::receive::ReceiveLayer;
 use crate::config::Config;
+use crate::encoder::EncoderSettings;
 use crate::limits::{CallLimits, ConnectionLimits};
 use crate::listen::{self, Counters, Ends};
 use crate::observe::Settings;
@@ -92,22 +93,30 @@ pub(crate) fn uncounted_bytes(config: &Config) -> u64 {
     config.calls.calls as u64 * receive::FREE_BYTES
 }
 
-/// One handler type for all services, over the shared use cases; with the limits of the transport, to be told.
+/// One handler type for all services, over the shared use cases; with the limits around them, to be told.
 #[derive(Debug, Clone)]
-pub(crate) struct Handler(pub(crate) Arc<Service>, Arc<TransportLimits>);
+pub(crate) struct Handler(pub(crate) Arc<Service>, Arc<SystemLimits>);
 
-/// The limits of the transport.
+/// The limits of what requests pass before and behind the use cases.
 #[derive(Debug)]
-struct TransportLimits {
+struct SystemLimits {
     calls: CallLimits,
     connections: ConnectionLimits,
+    encoder: EncoderSettings,
+    receive_bytes: u64,
+    decode_bytes: u64,
 }
 
 impl Handler {
     fn new(service: Arc<Service>, config: &Config) -> Self {
-        let transport =
-            TransportLimits { calls: config.calls.clone(), connections: config.connections };
-        Self(service, Arc::new(transport))
+        let limits = SystemLimits {
+            calls: config.calls.clone(),
+            connections: config.connections,
+            encoder: config.encoder,
+            receive_bytes: config.receive_bytes,
+            decode_bytes: config.decode_bytes,
+        };
+        Self(service, Arc::new(limits))
     }
 }
 

@@ -28,6 +28,8 @@ impl Service {
         activate: bool,
     ) -> Result<(Arc<Model>, Option<String>)> {
         self.admit()?;
+        // What is wrong with the request comes before what is wrong with the server.
+        ModelsFolder::check(path)?;
         let folder = self.models_folder.clone().ok_or_else(unset)?;
         let model = self.load_from(&folder, path).await?;
         // Collections that lacked it have it again, over restarts too. A disk that refuses is told in the log; who makes the

@@ -4,11 +4,13 @@
 //! - `scrape`: figures that are read when asked for, and the page of all
 //! - `context`: the caller's trace and request id, from the headers and back
 //! - `record`: the call that runs here, and the stages that it went through
+//! - `batch`: what was computed together, for which calls
 //! - `otlp`: finished calls as spans, sent to a collector where one is set
 //!
 //! Figures that grow are the process's own, as a process is one server; what wants to count calls a function of this module. No
 //! label, log line or span holds what a caller wrote but its request id: no captions, pixels, vectors, ids of items.
 
+pub(crate) mod batch;
 pub(crate) mod context;
 pub(crate) mod metrics;
 pub(crate) mod otlp;
@@ -19,6 +21,8 @@ use std::time::{Duration, Instant};
 
 use diptych_model::Modality;
 
+use self::batch::SpanId;
+pub(crate) use self::batch::batched;
 use self::metrics::METRICS;
 pub(crate) use self::record::{Stage, inherited, took};
 use crate::encoder::Lane;
@@ -71,11 +75,13 @@ pub(crate) fn shed(why: Shed) {
     METRICS.shed.with_label_values(&[reason, NO_LANE]).inc();
 }
 
-/// Notes the stages of an input that was embedded. `began` is when it was admitted, `prepared` when it joined its lane.
+/// Notes the stages of an input that was embedded. `began` is when it was admitted, `prepared` when it joined its lane, `batch`
+/// what it was computed in, if that is traced.
 pub(crate) fn embedded(
     (modality, lane): (Modality, Lane),
     (began, prepared): (Instant, Instant),
     timings: &EmbedTimings,
+    batch: Option<SpanId>,
 ) {
     let EmbedTimings { decode, resize, tokenize, encode, .. } = *timings;
     let name = label(modality);
@@ -98,7 +104,7 @@ pub(crate) fn embedded(
         }
     }
     record::note(Stage::Queue, prepared, queued);
-    record::note(Stage::Encode, encoding, encode);
+    record::note_in(batch, Stage::Encode, encoding, encode);
 }
 
 /// Runs the networks on a batch of `inputs`, of at most `most`.
@@ -181,7 +187,7 @@ mod tests {
         let began = prepared - 20 * ms;
         let timings = EmbedTimings { decode: 7 * ms, resize: 3 * ms, ..EmbedTimings::default() };
         let work = async {
-            embedded((Modality::Image, Lane::Interactive), (began, prepared), &timings);
+            embedded((Modality::Image, Lane::Interactive), (began, prepared), &timings, None);
         };
         record::within(Some(std::sync::Arc::clone(&record)), work).await;
         let stages = record.stages();

@@ -44,22 +44,38 @@ pub struct Span {
     /// What it says beside.
     #[prost(message, repeated, tag = "9")]
     pub attributes: Vec<Attribute>,
+    /// Other spans that it has to do with.
+    #[prost(message, repeated, tag = "13")]
+    pub links: Vec<Link>,
 }
 
-/// An attribute that is a text.
+/// Another span.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Link {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub trace_id: Vec<u8>,
+    /// 8 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub span_id: Vec<u8>,
+}
+
+/// An attribute that is a text or a whole number.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Attribute {
     /// Its key.
     #[prost(string, tag = "1")]
     pub key: String,
     #[prost(message, optional, tag = "2")]
-    value: Option<Text>,
+    value: Option<Value>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Text {
+struct Value {
     #[prost(string, tag = "1")]
     text: String,
+    #[prost(int64, tag = "3")]
+    number: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -84,11 +100,25 @@ struct Export {
 struct Exported {}
 
 impl Span {
-    /// The value of an attribute; empty without it.
+    /// The text of an attribute; empty without it.
     pub fn attribute(&self, key: &str) -> &str {
-        let found = self.attributes.iter().find(|attribute| attribute.key == key);
-        let value = found.and_then(|attribute| attribute.value.as_ref());
-        value.map_or("", |value| &value.text)
+        self.value(key).map_or("", |value| &value.text)
+    }
+
+    /// The number of an attribute; 0 without it.
+    pub fn number(&self, key: &str) -> i64 {
+        self.value(key).map_or(0, |value| value.number)
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.attributes.iter().find(|attribute| attribute.key == key)?.value.as_ref()
+    }
+
+    /// Whether it names another one.
+    pub fn names(&self, other: &Self) -> bool {
+        self.links
+            .iter()
+            .any(|link| link.trace_id == other.trace_id && link.span_id == other.span_id)
     }
 }
 

@@ -1,5 +1,7 @@
 //! `diptych info`.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use diptych::{Client, v1};
 use serde_json::{Value as Json, json};
@@ -17,7 +19,7 @@ pub(crate) async fn run(client: &Client, out: Out) -> Result<()> {
         let models: Vec<Json> = models.iter().map(model_json).collect();
         let engine = |engine: &v1::EngineInfo| json!({ "name": engine.name, "capabilities": engine.capabilities });
         let limits: serde_json::Map<String, Json> =
-            limits.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+            limits.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         return out.value(&json!({
             "version": info.version,
             "start_time": time(info.start_time.as_ref()),
@@ -36,23 +38,38 @@ pub(crate) async fn run(client: &Client, out: Out) -> Result<()> {
     Ok(out.line(&facts(out, &lines).trim_fmt())?)
 }
 
-/// Names as in the contract.
-fn limits(limits: &v1::Limits) -> [(&'static str, u64); 13] {
-    [
-        ("receive_message_bytes", limits.receive_message_bytes),
-        ("send_message_bytes", limits.send_message_bytes),
-        ("image_bytes", limits.image_bytes),
-        ("image_pixels", limits.image_pixels),
-        ("image_side", limits.image_side.into()),
-        ("text_bytes", limits.text_bytes.into()),
-        ("batch_items", limits.batch_items.into()),
-        ("search_limit", limits.search_limit.into()),
-        ("page_size", limits.page_size.into()),
-        ("id_bytes", limits.id_bytes.into()),
-        ("filter_depth", limits.filter_depth.into()),
-        ("filter_nodes", limits.filter_nodes.into()),
-        ("search_terms", limits.search_terms.into()),
-    ]
+/// Names as in the contract; times in seconds.
+fn limits(limits: &v1::Limits) -> Vec<(&'static str, Json)> {
+    macro_rules! limits {
+        (numbers: $($number:ident)*; times: $($time:ident)*) => {
+            vec![
+                $((stringify!($number), json!(limits.$number)),)*
+                $((concat!(stringify!($time), "_seconds"), seconds(limits.$time.as_ref())),)*
+            ]
+        };
+    }
+    let mut all = limits! {
+        numbers: receive_message_bytes send_message_bytes image_bytes image_pixels image_side text_bytes
+            batch_items search_limit page_size id_bytes filter_depth filter_nodes search_terms connections
+            streams_per_connection calls_per_caller calls header_bytes local_resets pending_resets message_parts
+            receive_bytes decode_bytes queue_items encode_images encode_texts encode_tokens request_id_bytes
+            name_bytes group_bytes metadata_keys metadata_key_bytes metadata_text_bytes metadata_list_texts
+            metadata_bytes filter_values delete_ids dimension ef_search ingest_window;
+        times: handshake_timeout keepalive_interval keepalive_timeout connection_age call_timeout stream_timeout
+            queue_wait
+    };
+    let methods = &limits.method_timeouts;
+    let methods: serde_json::Map<String, Json> = methods
+        .iter()
+        .map(|method| (method.method.clone(), seconds(method.timeout.as_ref())))
+        .collect();
+    all.push(("method_timeouts_seconds", Json::Object(methods)));
+    all
+}
+
+fn seconds(time: Option<&prost_types::Duration>) -> Json {
+    let time = time.copied().and_then(|time| Duration::try_from(time).ok());
+    json!(time.map(|time| time.as_secs_f64()))
 }
 
 fn model_line(model: &v1::Model) -> String {

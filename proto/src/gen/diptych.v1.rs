@@ -438,6 +438,76 @@ pub struct Limits {
     /// Methods with a time of their own.
     #[prost(message, repeated, tag = "25")]
     pub method_timeouts: ::prost::alloc::vec::Vec<MethodTimeout>,
+    /// Silence after which the server asks whether the caller lives.
+    #[prost(message, optional, tag = "26")]
+    pub keepalive_interval: ::core::option::Option<::prost_types::Duration>,
+    /// Time to answer that; a connection that takes longer is closed.
+    #[prost(message, optional, tag = "27")]
+    pub keepalive_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Elements and messages, one in another or beside it, of a message received.
+    #[prost(uint32, tag = "28")]
+    pub message_parts: u32,
+    /// Bytes of requests under way, over all calls; a call that comes then waits, unread, within its deadline.
+    #[prost(uint64, tag = "29")]
+    pub receive_bytes: u64,
+    /// Bytes that pictures are decoded in together; one that comes then waits within its deadline.
+    #[prost(uint64, tag = "30")]
+    pub decode_bytes: u64,
+    /// Inputs under way in an encoder, from their admission to their answer; one more is refused with `QUEUE_FULL`.
+    #[prost(uint32, tag = "31")]
+    pub queue_items: u32,
+    /// Time that an input may have to wait for its batch, as far as can be told; one that would wait longer is refused with
+    /// `QUEUE_FULL`.
+    #[prost(message, optional, tag = "32")]
+    pub queue_wait: ::core::option::Option<::prost_types::Duration>,
+    /// Pictures that are encoded as one batch.
+    #[prost(uint32, tag = "33")]
+    pub encode_images: u32,
+    /// Texts that are encoded as one batch.
+    #[prost(uint32, tag = "34")]
+    pub encode_texts: u32,
+    /// Tokens that are encoded as one batch, each text as long as the batch's longest.
+    #[prost(uint32, tag = "35")]
+    pub encode_tokens: u32,
+    /// Bytes of a request id.
+    #[prost(uint32, tag = "36")]
+    pub request_id_bytes: u32,
+    /// Bytes of a collection's or an alias's name.
+    #[prost(uint32, tag = "37")]
+    pub name_bytes: u32,
+    /// Bytes of a group, in UTF-8.
+    #[prost(uint32, tag = "38")]
+    pub group_bytes: u32,
+    /// Metadata keys of an item.
+    #[prost(uint32, tag = "39")]
+    pub metadata_keys: u32,
+    /// Bytes of a metadata key, in UTF-8.
+    #[prost(uint32, tag = "40")]
+    pub metadata_key_bytes: u32,
+    /// Bytes of a text in metadata, in UTF-8.
+    #[prost(uint32, tag = "41")]
+    pub metadata_text_bytes: u32,
+    /// Texts of a list in metadata.
+    #[prost(uint32, tag = "42")]
+    pub metadata_list_texts: u32,
+    /// Bytes of an item's metadata.
+    #[prost(uint32, tag = "43")]
+    pub metadata_bytes: u32,
+    /// Values of a filter's `in`.
+    #[prost(uint32, tag = "44")]
+    pub filter_values: u32,
+    /// Ids that one DeleteItems names.
+    #[prost(uint32, tag = "45")]
+    pub delete_ids: u32,
+    /// Numbers of a vector, in a collection of vectors without a bundle.
+    #[prost(uint32, tag = "46")]
+    pub dimension: u32,
+    /// SearchRequest.ef_search.
+    #[prost(uint32, tag = "47")]
+    pub ef_search: u32,
+    /// Items that a caller of IngestItems may send ahead of what is durable.
+    #[prost(uint32, tag = "48")]
+    pub ingest_window: u32,
 }
 /// The time of a method.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,5 +1,6 @@
 //! One input between its admission and its answer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diptych_model::{PreparedImage, PreparedText, Vectors};
@@ -9,6 +10,8 @@ use super::admission::Place;
 use super::lanes::Waiting;
 use crate::deadline::exceeded;
 use crate::error::Result;
+use crate::observe::batch::SpanId;
+use crate::observe::record::Record;
 
 /// What a tower encodes.
 pub(super) trait Input: Send + 'static {
@@ -34,6 +37,8 @@ pub(super) struct Encoded {
     pub(super) vectors: Vectors,
     /// What its batch took.
     pub(super) took: Duration,
+    /// Its batch, if that is traced.
+    pub(super) batch: Option<SpanId>,
 }
 
 /// Where the answer goes.
@@ -48,12 +53,13 @@ pub(super) struct Job<T> {
     until: Option<Instant>,
     reply: Reply,
     place: Option<Place>,
+    call: Option<Arc<Record>>,
 }
 
 impl<T> Job<T> {
     /// An input that nobody waits for any more after `until`.
     pub(super) fn new(input: T, length: usize, reply: Reply, until: Option<Instant>) -> Self {
-        Self { input, length, until, reply, place: None }
+        Self { input, length, until, reply, place: None, call: None }
     }
 
     /// Gives the place back with the answer.
@@ -61,9 +67,14 @@ impl<T> Job<T> {
         Self { place: Some(place), ..self }
     }
 
+    /// As a part of this call, if it is traced.
+    pub(super) fn of(self, call: Option<Arc<Record>>) -> Self {
+        Self { call, ..self }
+    }
+
     /// Parts the input from the one who waits.
     pub(super) fn part(self) -> (T, Caller) {
-        (self.input, Caller { reply: self.reply, place: self.place })
+        (self.input, Caller { reply: self.reply, place: self.place, call: self.call })
     }
 
     fn answer(self, outcome: Result<Encoded>) {
@@ -93,9 +104,15 @@ impl<T> Waiting for Job<T> {
 pub(super) struct Caller {
     reply: Reply,
     place: Option<Place>,
+    call: Option<Arc<Record>>,
 }
 
 impl Caller {
+    /// The call that waits, if it is traced and still there.
+    pub(super) fn call(&self) -> Option<&Arc<Record>> {
+        self.call.as_ref().filter(|_| !self.reply.is_closed())
+    }
+
     pub(super) fn answer(self, outcome: Result<Encoded>) {
         // First the place, so that who asks again at once finds it free.
         drop(self.place);

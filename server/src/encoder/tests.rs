@@ -37,7 +37,7 @@ fn held_tower(places: usize) -> (Tower<f32>, mpsc::Sender<()>, Seen) {
         by_length: false,
         preparing: 2,
     };
-    let tower = Tower::start("test", sizes, move |batch: &[f32]| {
+    let tower = Tower::start(Modality::Text, sizes, move |batch: &[f32]| {
         notes.lock().unwrap().push(batch.to_vec());
         wait.recv().unwrap();
         assert!(!batch.contains(&POISON), "a bad input");

@@ -9,17 +9,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diptych_model::Vectors;
+use diptych_model::{Modality, Vectors};
 use diptych_proto::v1::ErrorReason;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::admission::{Admission, Bounds, Place, Work};
 use super::cost::{CostTable, length_class};
-use super::job::{Encoded, Input, Job};
+use super::job::{Caller, Encoded, Input, Job};
 use super::lanes::{Budget, Lane, Lanes};
 use super::pulse::{EndMark, Pulse};
 use crate::deadline::exceeded;
 use crate::error::{Error, Kind, Result};
+use crate::observe::{batched, record::traced};
 
 /// How much a tower takes on.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +51,7 @@ pub(super) struct Tower<T> {
 impl<T: Input> Tower<T> {
     /// Starts the thread; it ends when the tower is dropped.
     pub(super) fn start(
-        name: &str,
+        modality: Modality,
         sizes: Sizes,
         encode: impl Fn(&[T]) -> diptych_model::Result<Vec<Vectors>> + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -58,11 +59,16 @@ impl<T: Input> Tower<T> {
         let costs = Arc::new(CostTable::default());
         let pulse = Arc::new(Pulse::new());
         let computer = Computer {
+            modality,
             lanes: Taker(Arc::clone(&lanes)),
             batch: sizes.batch,
             costs: Arc::clone(&costs),
             mark: EndMark(Arc::clone(&pulse)),
             encode,
+        };
+        let name = match modality {
+            Modality::Image => "encode-image",
+            Modality::Text => "encode-text",
         };
         std::thread::Builder::new().name(name.to_owned()).spawn(move || computer.run())?;
         let bounds =
@@ -132,7 +138,7 @@ impl<T: Input> Tower<T> {
     pub(super) async fn encode(&self, work: Work, place: Place, input: T) -> Result<Encoded> {
         let (reply, answer) = oneshot::channel();
         let length = input.length();
-        let job = Job::new(input, length, reply, work.until).holding(place);
+        let job = Job::new(input, length, reply, work.until).holding(place).of(traced());
         self.lanes.push(work.lane, job).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
@@ -155,6 +161,7 @@ impl<T> Drop for Taker<T> {
 
 /// The thread's side.
 struct Computer<T, E> {
+    modality: Modality,
     lanes: Taker<T>,
     batch: Budget,
     costs: Arc<CostTable>,
@@ -167,14 +174,17 @@ impl<T, E: Fn(&[T]) -> diptych_model::Result<Vec<Vectors>>> Computer<T, E> {
     fn run(self) {
         while let Some(batch) = self.lanes.0.take(self.batch) {
             let longest = batch.iter().map(|job| job.length).max().unwrap_or(0);
-            let (inputs, callers): (Vec<T>, Vec<_>) = batch.into_iter().map(Job::part).unzip();
+            let (inputs, callers): (Vec<T>, Vec<Caller>) = batch.into_iter().map(Job::part).unzip();
+            let began = Instant::now();
             let (outcomes, took) = self.mark.0.beat(|| encode_all(&inputs, &self.encode));
+            let calls = callers.iter().filter_map(Caller::call);
+            let batch = batched((self.modality, inputs.len()), (began, took), calls);
             self.costs.learn(length_class(longest), inputs.len(), took);
             if outcomes.iter().any(Result::is_ok) {
                 self.mark.0.succeeded();
             }
             for (caller, outcome) in callers.into_iter().zip(outcomes) {
-                caller.answer(outcome.map(|vectors| Encoded { vectors, took }));
+                caller.answer(outcome.map(|vectors| Encoded { vectors, took, batch }));
             }
         }
     }

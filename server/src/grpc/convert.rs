@@ -11,11 +11,11 @@ use crate::error::{Error, Result};
 use crate::retrieval::{MAX_TERMS, QuerySource, QueryTerm};
 
 /// Longest request id in bytes.
-const REQUEST_ID_BYTES: usize = 128;
+pub(super) const REQUEST_ID_BYTES: usize = 128;
 /// Messages up to this size are hashed on the thread that serves: it takes less than the way to another one.
 const HASH_HERE_BYTES: usize = 64 << 10;
 /// Longest group in bytes.
-const GROUP_BYTES: usize = 256;
+pub(super) const GROUP_BYTES: usize = 256;
 /// Length of a digest: SHA-256 in hex.
 const DIGEST_BYTES: usize = 64;
 

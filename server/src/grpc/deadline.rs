@@ -6,7 +6,7 @@
 //! calls finds the deadline by [`crate::deadline::current`].
 //!
 //! A call that still runs when the server is cut off is told UNAVAILABLE `DRAINING`; those who watch health are told so when the
-//! server stops listening, for a watch has no end of its own.
+//! server stops listening, for a watch has no end of its own. They hear NOT_SERVING first, also those who ask no sooner.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -77,7 +77,8 @@ where
         let path = request.uri().path();
         let cap = self.layer.caps.of(path);
         let Ends { goaway, cut } = &self.layer.ends;
-        let cut = if path.starts_with(HEALTH) { goaway } else { cut }.clone();
+        let health = path.starts_with(HEALTH);
+        let cut = if health { goaway } else { cut }.clone();
         let asked = timeout(request.headers()).map(|asked| asked - MARGIN.min(asked / 10));
         let whole = [asked, cap.whole].into_iter().flatten().min();
         let head = whole.map_or(cap.head, |whole| whole.min(cap.head));
@@ -88,13 +89,13 @@ where
         Box::pin(async move {
             let answer = tokio::select! {
                 biased;
-                () = cut.cancelled() => return Ok(to_status(&draining()).into_http()),
+                () = cut.cancelled(), if !health => return Ok(to_status(&draining()).into_http()),
                 answer = timeout_at(head, call) => answer,
             };
             let Ok(answer) = answer else { return Ok(to_status(&exceeded()).into_http()) };
             Ok(answer?.map(|body| {
                 let reply = match cap.streams {
-                    true => Reply::stream(body, End { at, cut }),
+                    true => Reply::stream(body, End { at, cut, heard_out: health }),
                     false => Reply::short(body),
                 };
                 Ending { reply, _counted: Some(Box::new(counted)) }
@@ -268,7 +269,8 @@ mod tests {
             }
         }
         let dropped = Arc::new(tokio::sync::Notify::new());
-        let end = End { at: Some(Instant::now()), cut: Default::default() };
+        let at = Some(Instant::now());
+        let end = End { at, cut: Default::default(), heard_out: false };
         let unread = Reply::stream(Dropped(Arc::clone(&dropped)), end);
         dropped.notified().await;
         drop(unread);
@@ -280,10 +282,14 @@ mod tests {
         let stream = service(&ends, true).call(request(STREAM, "1H")).await.unwrap();
         let mut waiting = service(&ends, false);
         let waiting = tokio::spawn(waiting.call(request(SEARCH, "1H")));
-        let watch = format!("{HEALTH}Watch");
-        let watch = service(&ends, true).call(request(&watch, "1H")).await.unwrap();
+        let watching = format!("{HEALTH}Watch");
+        let watch = service(&ends, true).call(request(&watching, "1H")).await.unwrap();
         ends.goaway.cancel();
         assert_eq!(trailer(watch).await.as_deref(), Some("14"));
+        // One that comes later has a reply to be told it in.
+        let late = service(&ends, true).call(request(&watching, "1H")).await.unwrap();
+        assert_eq!(code(late.headers()), None);
+        assert_eq!(trailer(late).await.as_deref(), Some("14"));
         ends.cut.cancel();
         assert_eq!(trailer(stream).await.as_deref(), Some("14"));
         let told = code(waiting.await.unwrap().unwrap().headers());

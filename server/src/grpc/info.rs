@@ -1,6 +1,8 @@
 //! InfoService: open while the server starts, too.
 
-use std::time::{Duration, UNIX_EPOCH};
+mod limits;
+
+use std::time::UNIX_EPOCH;
 
 use diptych_index::Pages;
 use diptych_model::preprocess::TokenizerConfig;
@@ -9,12 +11,11 @@ use diptych_proto::v1;
 use diptych_proto::v1::info_service_server::InfoService;
 use tonic::{Request, Response, Status};
 
+use super::Handler;
 use super::convert::timestamp;
-use super::{Handler, TransportLimits};
 use crate::error::Error;
 use crate::models::{Activated, Loaded, Model};
-use crate::retrieval::MAX_TERMS;
-use crate::service::{Limits, Service};
+use crate::service::Service;
 
 #[tonic::async_trait]
 impl InfoService for Handler {
@@ -40,7 +41,7 @@ impl InfoService for Handler {
         let loaded = service.models.loaded();
         Ok(Response::new(v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            limits: Some(limits_out(&service.limits, &self.1)),
+            limits: Some(limits::out(&service.limits, &self.1)),
             engines: vec![v1::EngineInfo { name: engine.name.to_owned(), capabilities }],
             start_time: Some(timestamp(u64::try_from(started.as_millis()).unwrap_or(u64::MAX))),
             default_embedding_digest: loaded.default_model().digest().to_owned(),
@@ -64,48 +65,6 @@ impl InfoService for Handler {
         let models = loaded.all().map(|model| model_out(model, &loaded)).collect();
         Ok(Response::new(v1::ListModelsResponse { models, next_page_token: String::new() }))
     }
-}
-
-fn limits_out(limits: &Limits, transport: &TransportLimits) -> v1::Limits {
-    use diptych_index::filter::{FILTER_MAX_DEPTH, FILTER_MAX_NODES};
-    use diptych_index::types::ID_MAX_BYTES;
-    let small = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    let TransportLimits { calls, connections } = transport;
-    let timeout = |(method, time): (&String, &Duration)| v1::MethodTimeout {
-        method: method.clone(),
-        timeout: span(*time),
-    };
-    v1::Limits {
-        receive_message_bytes: limits.message_bytes as u64,
-        send_message_bytes: limits.message_bytes as u64,
-        image_bytes: limits.image_bytes,
-        image_pixels: limits.image_pixels,
-        image_side: limits.image_side,
-        text_bytes: small(limits.text_bytes),
-        batch_items: small(limits.batch_items),
-        search_limit: small(limits.search_limit),
-        page_size: small(limits.page_size),
-        id_bytes: small(ID_MAX_BYTES),
-        filter_depth: small(FILTER_MAX_DEPTH),
-        filter_nodes: small(FILTER_MAX_NODES),
-        search_terms: small(MAX_TERMS),
-        connections: small(connections.connections),
-        streams_per_connection: connections.streams,
-        calls_per_caller: small(calls.per_caller),
-        calls: small(calls.calls),
-        header_bytes: connections.header_bytes,
-        local_resets: small(connections.local_resets),
-        pending_resets: small(connections.pending_resets),
-        handshake_timeout: span(connections.handshake),
-        connection_age: span(connections.age),
-        call_timeout: span(calls.timeout),
-        stream_timeout: span(calls.stream_timeout),
-        method_timeouts: calls.methods.iter().map(timeout).collect(),
-    }
-}
-
-fn span(time: Duration) -> Option<prost_types::Duration> {
-    prost_types::Duration::try_from(time).ok()
 }
 
 fn activate_time(activated: &Activated) -> prost_types::Timestamp {

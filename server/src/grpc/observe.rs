@@ -103,7 +103,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mut open = Open::begin(&self.layer, &request);
         let record = Arc::clone(&open.record);
-        let (request_id, trace_id) = (record.request_id.as_str(), record.trace.id());
+        let (request_id, trace_id) = (record.request_id.as_str(), record.trace.hex());
         let span = tracing::info_span!("call", request_id, trace_id);
         let call = within(Some(Arc::clone(&record)), self.inner.call(request));
         let observed = async move {
@@ -143,10 +143,14 @@ impl Open {
         METRICS.calls_in_flight.with_label_values(&[method.full.as_str()]).inc();
         METRICS.started.with_label_values(&method.labels()).inc();
         let trace = Trace::of(request.headers(), layer.settings.trace_share);
+        let record = match layer.exporter.is_some() && trace.sampled {
+            true => Record::traced,
+            false => Record::new,
+        };
         Self {
             layer: layer.clone(),
             method,
-            record: Record::new(request_id(request.headers()), trace),
+            record: record(request_id(request.headers()), trace),
             peer: request.extensions().get::<Peer>().copied(),
             began: (Instant::now(), SystemTime::now()),
             status: None,
@@ -202,7 +206,7 @@ impl Open {
         let Self { method, record, .. } = self;
         let (rpc, code_name) = (method.full.as_str(), names(code).0);
         let peer = self.peer.map(|Peer(address)| address.to_string()).unwrap_or_default();
-        let (dur_ms, trace_id) = (milliseconds(took), record.trace.id());
+        let (dur_ms, trace_id) = (milliseconds(took), record.trace.hex());
         let request_id = record.request_id.as_str();
         let bytes_in = record.bytes_received.load(Ordering::Relaxed);
         let bytes_out = self.bytes_sent;

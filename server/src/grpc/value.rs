@@ -11,11 +11,11 @@ use super::convert::count;
 use crate::error::{Error, Result};
 
 /// Longest metadata key in bytes.
-const KEY_BYTES: usize = 64;
+pub(super) const KEY_BYTES: usize = 64;
 /// Longest text of a metadata value in bytes.
-const TEXT_BYTES: usize = 4096;
+pub(super) const TEXT_BYTES: usize = 4096;
 /// Most texts of a list.
-const LIST_TEXTS: usize = 64;
+pub(super) const LIST_TEXTS: usize = 64;
 /// Most values of `In`.
 const MAX_IN_VALUES: usize = 128;
 /// Deeper than any filter that passes: where reading stops.
@@ -94,10 +94,13 @@ fn condition(wire: v1::Filter, depth: usize) -> Result<Filter> {
         Condition::Compare(compare) => comparison(compare),
         Condition::In(member) => {
             count("filter.in.values", "values", member.values.len(), MAX_IN_VALUES)?;
+            let single = |value| single("filter.in.values", value);
             let values: Result<_> = member.values.into_iter().map(single).collect();
-            Ok(Filter::In { field: key(member.key)?, values: values? })
+            Ok(Filter::In { field: key("filter.in.key", member.key)?, values: values? })
         }
-        Condition::Exists(exists) => Ok(Filter::Exists { field: key(exists.key)? }),
+        Condition::Exists(exists) => {
+            Ok(Filter::Exists { field: key("filter.exists.key", exists.key)? })
+        }
         Condition::Range(range) => between(range),
     }
 }
@@ -106,8 +109,8 @@ fn comparison(wire: v1::Compare) -> Result<Filter> {
     let operator = Operator::try_from(wire.operator)
         .map_err(|_| Error::field("filter.compare.operator", "is unknown"))?;
     let value = wire.value.ok_or_else(|| Error::field("filter.compare.value", "is required"))?;
-    let field = key(wire.key)?;
-    let value = single(value)?;
+    let field = key("filter.compare.key", wire.key)?;
+    let value = single("filter.compare.value", value)?;
     let op = match operator {
         Operator::Unspecified | Operator::Equal => Comparison::Eq,
         Operator::NotEqual => Comparison::Ne,
@@ -131,22 +134,20 @@ fn between(wire: v1::Range) -> Result<Filter> {
     Ok(Filter::Range {
         min: bound(wire.at_least)?,
         max: bound(wire.at_most)?,
-        field: key(wire.key)?,
+        field: key("filter.range.key", wire.key)?,
     })
 }
 
 /// A value that is compared: a list is none.
-fn single(wire: v1::Value) -> Result<Value> {
-    match value(wire).map_err(|error| error.inside("filter.value"))? {
-        Value::Strings(_) => {
-            Err(Error::field("filter.value", "must be a single value, not a list"))
-        }
+fn single(field: &str, wire: v1::Value) -> Result<Value> {
+    match value(wire).map_err(|error| error.inside(field))? {
+        Value::Strings(_) => Err(Error::field(field, "must be a single value, not a list")),
         value => Ok(value),
     }
 }
 
-fn key(key: String) -> Result<String> {
-    check_key("filter.key", &key)?;
+fn key(field: &str, key: String) -> Result<String> {
+    check_key(field, &key)?;
     Ok(key)
 }
 

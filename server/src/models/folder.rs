@@ -52,6 +52,14 @@ impl ModelsFolder {
         Ok(folder)
     }
 
+    /// Checks a path by its text alone, as [`Self::resolve`] does first.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT under the field `path`.
+    pub(crate) fn check(path: &str) -> Result<()> {
+        check(path)
+    }
+
     /// A text about what is below the folder, as those may see it who do not know where the folder is.
     pub(crate) fn relative(&self, text: &str) -> String {
         let root = self.0.canonicalize().unwrap_or_else(|_| self.0.clone());

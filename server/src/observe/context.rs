@@ -4,6 +4,8 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::batch::SpanId;
+
 /// The caller's name for a call, and ours in the reply.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The caller's span, and in the reply that of the call.
@@ -41,8 +43,13 @@ impl Trace {
         }
     }
 
+    /// The call's own span.
+    pub(crate) fn id(&self) -> SpanId {
+        SpanId { trace: self.trace, span: self.span }
+    }
+
     /// The trace's id, 32 hexadecimal digits.
-    pub(crate) fn id(&self) -> String {
+    pub(crate) fn hex(&self) -> String {
         format!("{:032x}", self.trace)
     }
 
@@ -121,7 +128,7 @@ mod tests {
     #[test]
     fn a_callers_trace_goes_on_and_the_reply_names_the_calls_own_span() {
         let trace = Trace::of(&headers(TRACEPARENT, GIVEN), 0.0);
-        assert_eq!(trace.id(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(trace.hex(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(trace.parent, Some(0xb7ad_6b71_6920_3331));
         assert!(trace.sampled && trace.span != 0 && Some(trace.span) != trace.parent);
         let told = trace.header().unwrap();

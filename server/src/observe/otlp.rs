@@ -17,7 +17,8 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-use self::wire::{ExportRequest, ExportResponse, Span, text};
+use self::wire::{ExportRequest, ExportResponse, Link, Span, number, text};
+use super::batch::Batch;
 use super::context::fresh;
 use super::metrics::METRICS;
 use super::record::Record;
@@ -149,7 +150,7 @@ async fn export(collector: &mut Grpc<Channel>, spans: Vec<Span>) -> Result<(), t
     Ok(())
 }
 
-/// The call's span and those of its stages below it.
+/// The call's span, those of its stages below it, and those of the batches that it tells of.
 fn spans(call: &Finished<'_>) -> Vec<Span> {
     let trace = call.record.trace;
     let (began, began_at) = call.began;
@@ -180,6 +181,7 @@ fn spans(call: &Finished<'_>) -> Vec<Span> {
         attributes,
         status: call.failed.then_some(wire::Status { code: wire::ERROR }),
         flags: u32::from(trace.sampled),
+        ..Span::default()
     }];
     spans.extend(call.record.stages().into_iter().map(|stage| Span {
         trace_id: trace_id.clone(),
@@ -189,10 +191,32 @@ fn spans(call: &Finished<'_>) -> Vec<Span> {
         kind: wire::INTERNAL,
         start_time_unix_nano: at(stage.began),
         end_time_unix_nano: at(stage.began + stage.took),
+        links: stage.batch.map(Link::to).into_iter().collect(),
         flags: u32::from(trace.sampled),
         ..Span::default()
     }));
+    spans.extend(call.record.batches().into_iter().map(|batch| span_of(batch, at)));
     spans
+}
+
+/// A batch's span, the only one of its trace.
+fn span_of(batch: Batch, at: impl Fn(Instant) -> u64) -> Span {
+    Span {
+        trace_id: batch.id.trace.to_be_bytes().to_vec(),
+        span_id: batch.id.span.to_be_bytes().to_vec(),
+        name: "batch".to_owned(),
+        kind: wire::INTERNAL,
+        start_time_unix_nano: at(batch.began),
+        end_time_unix_nano: at(batch.began + batch.took),
+        attributes: vec![
+            text("diptych.modality", super::label(batch.modality)),
+            number("diptych.batch.inputs", batch.inputs),
+        ],
+        links: batch.calls.into_iter().map(Link::to).collect(),
+        dropped_links_count: u32::try_from(batch.unnamed).unwrap_or(u32::MAX),
+        flags: 1,
+        ..Span::default()
+    }
 }
 
 fn nanoseconds(since_1970: Duration) -> u64 {

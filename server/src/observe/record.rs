@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::batch::{Batch, SpanId};
 use super::context::Trace;
 
 /// Most stages that are kept of one call; a large batch has more, which are not told one by one.
@@ -62,6 +63,8 @@ pub(crate) struct Took {
     pub(crate) stage: Stage,
     pub(crate) began: Instant,
     pub(crate) took: Duration,
+    /// What it was a part of.
+    pub(crate) batch: Option<SpanId>,
 }
 
 /// What is known of a call.
@@ -71,23 +74,50 @@ pub(crate) struct Record {
     pub(crate) trace: Trace,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) messages_received: AtomicU64,
+    /// Whether its spans are sent, however it ends.
+    traced: bool,
     stages: Mutex<Vec<Took>>,
+    batches: Mutex<Vec<Batch>>,
 }
 
 impl Record {
     pub(crate) fn new(request_id: String, trace: Trace) -> Arc<Self> {
+        Self::of(request_id, trace, false)
+    }
+
+    /// Of a call whose spans are sent.
+    pub(crate) fn traced(request_id: String, trace: Trace) -> Arc<Self> {
+        Self::of(request_id, trace, true)
+    }
+
+    fn of(request_id: String, trace: Trace, traced: bool) -> Arc<Self> {
         Arc::new(Self {
             request_id,
             trace,
             bytes_received: AtomicU64::new(0),
             messages_received: AtomicU64::new(0),
+            traced,
             stages: Mutex::default(),
+            batches: Mutex::default(),
         })
     }
 
     /// The stages so far, in the order of their ends; the first [`STAGES`].
     pub(crate) fn stages(&self) -> Vec<Took> {
         self.stages.lock().clone()
+    }
+
+    /// The batches that this call tells of.
+    pub(crate) fn batches(&self) -> Vec<Batch> {
+        self.batches.lock().clone()
+    }
+
+    /// Has the call tell of a batch; as many as of stages.
+    pub(crate) fn tell_of(&self, batch: Batch) {
+        let mut batches = self.batches.lock();
+        if batches.len() < STAGES {
+            batches.push(batch);
+        }
     }
 }
 
@@ -111,12 +141,22 @@ fn with(tell: impl FnOnce(&Record)) {
     }
 }
 
+/// The call that runs here, if its spans are sent.
+pub(crate) fn traced() -> Option<Arc<Record>> {
+    CURRENT.try_with(Clone::clone).ok().flatten().filter(|record| record.traced)
+}
+
 /// Notes a stage of the call that runs here.
 pub(crate) fn note(stage: Stage, began: Instant, took: Duration) {
+    note_in(None, stage, began, took);
+}
+
+/// Notes a stage that was a part of a batch.
+pub(crate) fn note_in(batch: Option<SpanId>, stage: Stage, began: Instant, took: Duration) {
     with(|record| {
         let mut stages = record.stages.lock();
         if stages.len() < STAGES {
-            stages.push(Took { stage, began, took });
+            stages.push(Took { stage, began, took, batch });
         }
     });
 }

@@ -22,6 +22,7 @@ mod probability;
 mod recall;
 mod reembed;
 mod refusals;
+mod resets;
 mod search;
 mod shutdown;
 mod snapshots;

@@ -28,6 +28,26 @@ async fn a_message_beyond_the_limit_is_told_with_the_limit() {
 }
 
 #[tokio::test]
+async fn a_reply_beyond_the_limit_is_told_with_the_limit_and_the_connection_goes_on() {
+    let flags = ["--message-bytes=64KiB", "--batch-items=1024", "--queue-items=1024"];
+    let server = Server::with_flags(&flags).await;
+    let input = |number: usize| v1::EmbedInput {
+        input: Some(v1::embed_input::Input::Text(number.to_string())),
+        ..Default::default()
+    };
+    // Each text becomes 40 numbers of 4 bytes.
+    let batch = |count| v1::BatchEmbedRequest {
+        inputs: (0..count).map(input).collect(),
+        ..Default::default()
+    };
+    let told = refused(server.embedding().batch_embed(batch(1000))).await;
+    assert_eq!((told.code, told.reason.as_str()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+    assert_eq!(told.limit, Some(MESSAGE_BYTES as u64));
+    let reply = server.embedding().batch_embed(batch(100)).await.unwrap().into_inner();
+    assert_eq!(reply.results.len(), 100);
+}
+
+#[tokio::test]
 async fn a_compressed_request_is_understood() {
     let server = Server::with_things().await;
     let mut zipped = server.items().send_compressed(CompressionEncoding::Gzip);
@@ -97,6 +117,29 @@ async fn the_limits_of_the_transport_are_told() {
     let search = limits.method_timeouts.into_iter().next().unwrap();
     assert_eq!((search.method.as_str(), seconds(search.timeout)), ("Search", 5));
     assert!(limits.calls > 512);
+}
+
+/// By the contract's own descriptors, so that a limit that is added is told or fails here.
+#[tokio::test]
+async fn no_limit_of_the_contract_is_left_unsaid() {
+    use prost_types::FileDescriptorSet;
+    let server = Server::with_flags(&["--method-timeouts=Search=5s"]).await;
+    let told = server.info().get_server_info(v1::GetServerInfoRequest {}).await.unwrap();
+    let told = told.into_inner().limits.unwrap().encode_to_vec();
+    let set = FileDescriptorSet::decode(diptych_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let mut messages = set.file.iter().flat_map(|file| &file.message_type);
+    let limits = messages.find(|message| message.name() == "Limits").unwrap();
+    // What is 0 or absent is not on the wire.
+    let (mut numbers, mut rest) = (Vec::new(), told.as_slice());
+    while !rest.is_empty() {
+        let (number, wire) = prost::encoding::decode_key(&mut rest).unwrap();
+        numbers.push(i32::try_from(number).unwrap());
+        let context = prost::encoding::DecodeContext::default();
+        prost::encoding::skip_field(wire, number, &mut rest, context).unwrap();
+    }
+    let unsaid = limits.field.iter().filter(|field| !numbers.contains(&field.number()));
+    let unsaid: Vec<&str> = unsaid.map(|field| field.name()).collect();
+    assert!(unsaid.is_empty(), "{unsaid:?}");
 }
 
 /// One HTTP/1.1 request as a browser's gRPC-Web client sends it; the whole response, in lower case.

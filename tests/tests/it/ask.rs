@@ -107,6 +107,25 @@ async fn candidates_by_a_prefix_of_few_items_are_the_right_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn info_tells_every_limit_of_the_contract() {
+    use prost::Message as _;
+    let fixture = Fixture::new().await;
+    let told = fixture.told("info");
+    let set = diptych_proto::FILE_DESCRIPTOR_SET;
+    let set = prost_types::FileDescriptorSet::decode(set).unwrap();
+    let mut messages = set.file.iter().flat_map(|file| &file.message_type);
+    let limits = messages.find(|message| message.name() == "Limits").unwrap();
+    for field in &limits.field {
+        let name = field.name();
+        let value =
+            told["limits"].get(name).or_else(|| told["limits"].get(format!("{name}_seconds")));
+        assert!(value.is_some_and(|value| !value.is_null()), "{name} is not told: {told}");
+    }
+    assert_eq!(told["limits"]["ingest_window"], 64);
+    assert_eq!(told["limits"]["call_timeout_seconds"], 30.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_recall_of_every_index_is_told() {
     let fixture = Fixture::new().await;
     let told = fixture.told("recall pictures --queries 10 --limit 5");

@@ -244,8 +244,11 @@ async fn one_search_is_one_trace_from_the_callers_span_to_the_index() {
         );
         earlier = span.start;
     }
-    let traces: Vec<String> = collector.spans().iter().map(|span| hex(&span.trace_id)).collect();
-    assert!(traces.iter().all(|id| id == TRACE), "{traces:?}");
+    let spans = collector.spans();
+    let (batches, others): (Vec<&Span>, Vec<&Span>) =
+        spans.iter().partition(|span| span.name == "batch");
+    assert!(others.iter().all(|span| hex(&span.trace_id) == TRACE), "{others:?}");
+    assert!(batches.iter().all(|span| hex(&span.trace_id) != TRACE), "{batches:?}");
     assert!(
         collector.spans().iter().all(|span| span.attribute("diptych.request_id") != "unwanted")
     );
@@ -261,6 +264,47 @@ async fn one_search_is_one_trace_from_the_callers_span_to_the_index() {
         .map(|span| span.attribute("diptych.request_id").to_owned())
         .collect();
     assert!(ids.contains(&"last".to_owned()), "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_names_the_calls_it_was_computed_for_and_their_encoding_names_the_batch() {
+    const CALLS: usize = 24;
+    let (collector, url) = Collector::start().await.unwrap();
+    let folder = TempDir::new().unwrap();
+    let arguments = ["--otlp-endpoint", &url, "--trace-share", "1"];
+    let (_server, api) = server(&folder, &arguments).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..CALLS {
+        let mut embedding = api.embedding();
+        let text = format!("text number {number}");
+        calls.spawn(async move {
+            let request = v1::EmbedTextRequest { text, ..Default::default() };
+            embedding.embed_text(request).await.unwrap();
+        });
+    }
+    calls.join_all().await;
+    let named = |name: &str| -> Vec<Span> {
+        collector.spans().into_iter().filter(|span| span.name == name).collect()
+    };
+    let embeds = || named("diptych.v1.EmbeddingService/EmbedText");
+    let inputs = || -> i64 {
+        let batches = named("batch").into_iter();
+        let texts = batches.filter(|batch| batch.attribute("diptych.modality") == "text");
+        texts.map(|batch| batch.number("diptych.batch.inputs")).sum()
+    };
+    // One more text was put before.
+    until("all is told", || async { embeds().len() == CALLS && inputs() == CALLS as i64 + 1 })
+        .await
+        .unwrap();
+    let batches = named("batch");
+    for call in embeds() {
+        let encode = named("encode").into_iter().find(|span| span.parent_span_id == call.span_id);
+        let encode = encode.unwrap();
+        let batch = batches.iter().find(|batch| encode.names(batch)).unwrap();
+        assert!(batch.names(&call), "{batch:?} does not name {call:?}");
+    }
+    let links: usize = batches.iter().map(|batch| batch.links.len()).sum();
+    assert_eq!(links, CALLS + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

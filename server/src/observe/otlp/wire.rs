@@ -1,6 +1,8 @@
 //! The messages of OTLP that we send: of `opentelemetry.proto.trace.v1` the fields that we fill. Their numbers are stable since
 //! OTLP 1.0.
 
+use super::super::batch::SpanId;
+
 /// Kinds of spans.
 pub(super) const INTERNAL: i32 = 1;
 pub(super) const SERVER: i32 = 2;
@@ -64,10 +66,23 @@ pub(super) struct Span {
     pub(super) end_time_unix_nano: u64,
     #[prost(message, repeated, tag = "9")]
     pub(super) attributes: Vec<KeyValue>,
+    #[prost(message, repeated, tag = "13")]
+    pub(super) links: Vec<Link>,
+    #[prost(uint32, tag = "14")]
+    pub(super) dropped_links_count: u32,
     #[prost(message, optional, tag = "15")]
     pub(super) status: Option<Status>,
     #[prost(fixed32, tag = "16")]
     pub(super) flags: u32,
+}
+
+/// Another span, of any trace.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Link {
+    #[prost(bytes = "vec", tag = "1")]
+    trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    span_id: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -84,16 +99,40 @@ pub(super) struct KeyValue {
     value: Option<Value>,
 }
 
-/// A value that is a text; OTLP has others.
+/// A text or a whole number; OTLP has other values.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Value {
-    #[prost(string, tag = "1")]
-    text: String,
+    #[prost(oneof = "Kind", tags = "1, 3")]
+    kind: Option<Kind>,
 }
 
-/// An attribute.
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Kind {
+    #[prost(string, tag = "1")]
+    Text(String),
+    #[prost(int64, tag = "3")]
+    Number(i64),
+}
+
+fn attribute(key: &str, kind: Kind) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(Value { kind: Some(kind) }) }
+}
+
+/// An attribute that is a text.
 pub(super) fn text(key: &str, value: &str) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(Value { text: value.to_owned() }) }
+    attribute(key, Kind::Text(value.to_owned()))
+}
+
+/// An attribute that is a number.
+pub(super) fn number(key: &str, value: usize) -> KeyValue {
+    attribute(key, Kind::Number(i64::try_from(value).unwrap_or(i64::MAX)))
+}
+
+impl Link {
+    /// A link to a span.
+    pub(super) fn to(id: SpanId) -> Self {
+        Self { trace_id: id.trace.to_be_bytes().to_vec(), span_id: id.span.to_be_bytes().to_vec() }
+    }
 }
 
 impl ExportRequest {

@@ -276,7 +276,7 @@ fn changes_of_collections() -> Requests {
         (
             "CollectionService/StartReembed",
             v1::StartReembedRequest {
-                alias: "alias".to_owned(),
+                alias: "live".to_owned(),
                 embedding_digest: "0".repeat(64),
                 collection: "again".to_owned(),
                 request_id: "u".to_owned(),
