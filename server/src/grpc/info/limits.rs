@@ -27,7 +27,7 @@ pub(super) fn out(limits: &Limits, system: &SystemLimits) -> v1::Limits {
         batch_items: small(limits.batch_items),
         search_limit: small(limits.search_limit),
         page_size: small(limits.page_size),
-        ..with_encoders(system, with_transport(system, fixed()))
+        ..with_encoders(system, with_transport(system, &fixed()))
     }
 }
 
@@ -57,7 +57,7 @@ fn fixed() -> v1::Limits {
 }
 
 /// Connections and calls.
-fn with_transport(system: &SystemLimits, others: v1::Limits) -> v1::Limits {
+fn with_transport(system: &SystemLimits, others: &v1::Limits) -> v1::Limits {
     let SystemLimits { calls, connections, .. } = system;
     let timeout = |(method, time): (&String, &Duration)| v1::MethodTimeout {
         method: method.clone(),
@@ -79,7 +79,7 @@ fn with_transport(system: &SystemLimits, others: v1::Limits) -> v1::Limits {
         stream_timeout: span(calls.stream_timeout),
         method_timeouts: calls.methods.iter().map(timeout).collect(),
         receive_bytes: system.receive_bytes,
-        ..others
+        ..*others
     }
 }
 
