@@ -11,16 +11,13 @@ use crate::deadline::Class;
 use crate::error::{Error, Result};
 use crate::hedge::Latencies;
 use crate::options::Options;
-use crate::retry::{Budget, Next, helps, is_elsewhere};
+use crate::retry::{Budget, MOVES, Next, helps, is_elsewhere};
 use crate::transport::{Route, after};
 
 /// The metadata by which logs of client and server find together.
-const REQUEST_ID: &str = "x-request-id";
+pub(crate) const REQUEST_ID: &str = "x-request-id";
 /// How often the call was sent before (gRFC A6).
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
-
-/// Times that a call may go to another server at once, because one was going down.
-const MOVES: u32 = 3;
 
 /// What all calls of a client share.
 #[derive(Debug)]
@@ -57,6 +54,26 @@ impl Shared {
             resent: AtomicU64::new(0),
             hedges: AtomicU64::new(0),
         }
+    }
+
+    /// Counts a call.
+    pub(crate) fn called(&self) {
+        count(&self.calls);
+        self.budget.called();
+    }
+
+    /// Counts an attempt after one that no server had looked at.
+    pub(crate) fn resent(&self) {
+        count(&self.resent);
+    }
+
+    /// Takes a retry from the budget and counts it, if there is one left.
+    pub(crate) fn retried(&self) -> bool {
+        let left = self.budget.take();
+        if left {
+            count(&self.retries);
+        }
+        left
     }
 
     pub(crate) fn statistics(&self) -> Statistics {
@@ -115,8 +132,7 @@ where
 
     /// Sends until there is an answer, retries do not help, or the deadline passes.
     pub(crate) async fn run(self) -> Result<R> {
-        count(&self.shared.calls);
-        self.shared.budget.called();
+        self.shared.called();
         let mut sent = 0;
         loop {
             let outcome = match self.hedge_delay() {
@@ -130,15 +146,12 @@ where
             };
             // Of several servers one that goes down is no reason to wait, nor is its refusal a load on the others.
             if sent <= MOVES && is_elsewhere(&error) && self.route.has_others() {
-                count(&self.shared.resent);
+                self.shared.resent();
                 continue;
             }
             match self.options.retry.next(sent, &error, self.left(), rand::random()) {
-                Next::AtOnce => count(&self.shared.resent),
-                Next::After(wait) if self.shared.budget.take() => {
-                    count(&self.shared.retries);
-                    sleep(wait).await;
-                }
+                Next::AtOnce => self.shared.resent(),
+                Next::After(wait) if self.shared.retried() => sleep(wait).await,
                 Next::After(_) | Next::GiveUp => return Err(error.of_request(&self.request_id)),
             }
         }

@@ -133,6 +133,10 @@ impl Client {
         Self::over(self.transport.clone(), options)
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// What this client and its clones have done so far.
     pub fn statistics(&self) -> Statistics {
         self.shared.statistics()

@@ -28,6 +28,7 @@
 //!
 //! - [`Client`]: a method for each thing one does; the generated clients for all else
 //! - [`Answers`]: those of a batch of searches, as they come
+//! - [`Ingest`]: items over a stream that outlives its connections, with their [`Outcomes`]
 //! - [`Options`]: [`Deadlines`], [`RetryPolicy`] with its [`RetryBudget`], [`Hedge`], [`TransportOptions`]
 //! - [`Transport`]: connections to all servers, as a service for generated clients
 //! - [`Error`]: kind, reason, fields at fault, when to come back
@@ -40,6 +41,7 @@ mod client;
 mod deadline;
 mod error;
 mod hedge;
+mod ingest;
 mod options;
 mod request;
 mod retry;
@@ -53,6 +55,7 @@ pub use self::client::Client;
 pub use self::deadline::Deadlines;
 pub use self::error::{Error, FieldViolation, Kind, Resource, Result};
 pub use self::hedge::Hedge;
+pub use self::ingest::{Ingest, Ingested, Outcomes};
 pub use self::options::Options;
 pub use self::request::{
     all_of, any_of, components, equals, get_item, image_item, mask, text_item, value,

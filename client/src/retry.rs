@@ -17,6 +17,8 @@ use crate::v1::ErrorReason;
 
 /// Times that a call may be sent again at once because no server looked at it, as when a server ends a connection just then.
 const UNPROCESSED: u32 = 5;
+/// Times that a call may go to another server at once, because one was going down.
+pub(crate) const MOVES: u32 = 3;
 /// Share of a server's wait that is added at random, so that callers who were refused together do not come back together.
 const SPREAD: f64 = 0.2;
 

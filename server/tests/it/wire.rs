@@ -138,7 +138,7 @@ async fn no_limit_of_the_contract_is_left_unsaid() {
         prost::encoding::skip_field(wire, number, &mut rest, context).unwrap();
     }
     let unsaid = limits.field.iter().filter(|field| !numbers.contains(&field.number()));
-    let unsaid: Vec<&str> = unsaid.map(|field| field.name()).collect();
+    let unsaid: Vec<&str> = unsaid.map(prost_types::FieldDescriptorProto::name).collect();
     assert!(unsaid.is_empty(), "{unsaid:?}");
 }
 

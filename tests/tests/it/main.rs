@@ -22,6 +22,7 @@ mod foreign;
 mod history;
 mod hub;
 mod ingest;
+mod ingest_client;
 mod invariance;
 mod lifecycle;
 mod models;
