@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// Names and digests: too long, of odd letters, or paths.
 fn names() -> Vec<Case> {
     const CREATE: &str = "CollectionService/CreateCollection";
+    const OPERATION: &str = "OperationService/GetOperation";
     let create = |name: &str| create(name).encode_to_vec();
     let none = |name: String| v1::GetOperationRequest { name };
     let no_operation =
@@ -23,24 +24,9 @@ fn names() -> Vec<Case> {
         Case::new("new collection: hidden", CREATE, create("~a"), field("name")),
         Case::new("new collection: a space", CREATE, create("a b"), field("name")),
         Case::new("new collection: of 8 MB", CREATE, create(&huge()), field_limit("name", 63)),
-        Case::of(
-            "operation: none",
-            "OperationService/GetOperation",
-            &none(String::new()),
-            field("name"),
-        ),
-        Case::of(
-            "operation: unknown",
-            "OperationService/GetOperation",
-            &none("x".to_owned()),
-            no_operation(),
-        ),
-        Case::of(
-            "operation: of 8 MB",
-            "OperationService/GetOperation",
-            &none(huge()),
-            no_operation(),
-        ),
+        Case::of("operation: none", OPERATION, &none(String::new()), field("name")),
+        Case::of("operation: unknown", OPERATION, &none("x".to_owned()), no_operation()),
+        Case::of("operation: of 8 MB", OPERATION, &none(huge()), no_operation()),
         Case::of(
             "digest: of 8 MB",
             "EmbeddingService/EmbedText",
