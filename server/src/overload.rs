@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 
 /// How much of the way to the newest sample an average moves.
 const NEWEST: f64 = 1.0 / 16.0;
-/// Calls under way of an overloaded method at least: those that wait for a thread, an encoder, a disk leave the processor to others.
-const LEAST: usize = 4;
+/// Calls under way of an overloaded method at least: one is ready when the other is done.
+const LEAST: usize = 2;
 /// Answers are counted in windows of so much time and so many answers at least.
 const WINDOW: Duration = Duration::from_millis(250);
 const ANSWERS: u32 = 16;
@@ -49,7 +49,7 @@ impl Default for OverloadSettings {
             burst_calls: 40,
             burst_wait: Duration::from_millis(250),
             burst_most: 1000,
-            slowdown: 1.6,
+            slowdown: 2.2,
             recovery: Duration::from_secs(1),
         }
     }
@@ -92,10 +92,17 @@ impl Rate {
         let Some(last) = self.last.replace(now).filter(|last| waited(*last)) else { return };
         self.answers += 1;
         self.busy += now.saturating_duration_since(last);
-        if self.busy < WINDOW || self.answers < ANSWERS {
+        if self.answers < ANSWERS || self.busy.is_zero() {
             return;
         }
         let rate = f64::from(self.answers) / self.busy.as_secs_f64();
+        if self.busy < WINDOW {
+            // The first window is told as it grows.
+            if self.windows.is_empty() {
+                self.most = rate;
+            }
+            return;
+        }
         if self.windows.len() < WINDOWS {
             self.windows.push(rate);
         } else {
@@ -161,7 +168,7 @@ impl State {
     fn most(&self, settings: &OverloadSettings) -> usize {
         let Some(base) = self.base.filter(|_| self.rate.most > 0.0) else { return usize::MAX };
         if self.refused.is_some() {
-            return ((settings.slowdown * base * self.rate.most).ceil() as usize).max(LEAST);
+            return ((settings.slowdown * base * self.rate.most).round() as usize).max(LEAST);
         }
         let wait = (settings.burst_wait.as_secs_f64() * self.rate.most) as usize;
         wait.min(settings.burst_most).max(settings.burst_calls)
@@ -327,14 +334,15 @@ mod tests {
     #[test]
     fn what_slows_answers_for_a_while_does_not_shrink_what_is_let_in() {
         let mut server = Simulated::new();
+        server.limiter = Limiter::new(OverloadSettings { slowdown: 10.0, ..Default::default() });
         server.idle();
-        server.load(2 * MS / 3, 5_000 * MS);
-        let before = server.queue.len();
+        server.load(MS / 10, 5_000 * MS);
+        // One of ten may just have been answered.
+        assert!([9, 10].contains(&server.queue.len()));
         // Refusals take nine tenths of the processor.
         server.each = 20 * MS;
         server.load(MS / 10, 5_000 * MS);
-        assert_eq!(server.queue.len(), before);
-        assert!(before >= LEAST);
+        assert!([9, 10].contains(&server.queue.len()));
     }
 
     #[test]
