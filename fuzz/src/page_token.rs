@@ -8,7 +8,12 @@ fn key() -> PageKey {
     PageKey::new(*b"0123456789abcdef")
 }
 
-/// What is read again gives the same mark; a token that no key signed is refused.
+/// Of a server that is not this one.
+fn other_key() -> PageKey {
+    PageKey::new(*b"fedcba9876543210")
+}
+
+/// What is read again gives the same mark; a token that the key did not sign is refused.
 pub fn page_token(data: &[u8]) {
     let (signed, body) = crate::choice(data);
     let token = if signed % 2 == 1 {
@@ -17,7 +22,7 @@ pub fn page_token(data: &[u8]) {
         String::from_utf8_lossy(body).into_owned()
     };
     let Ok(Some(mark)) = key().read(&QUERY, &token) else { return };
-    assert!(signed % 2 == 1, "taken without a signature");
+    assert!(signed % 2 == 1, "taken without the key's signature");
     let again = key().issue(&QUERY, &mark);
     let read = key().read(&QUERY, &again).expect("a token that was issued").expect("a mark");
     // Scores that are no numbers are equal to none: their bits are.
@@ -28,7 +33,7 @@ pub fn page_token(data: &[u8]) {
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mark = Mark { generation: 7, epoch: 3, seen: 20, score: -0.25, id: "bild/ä".to_owned() };
-    let token = key().issue(&QUERY, &mark);
+    let token = other_key().issue(&QUERY, &mark);
     // Version, an expiry far away, generation, epoch, seen, score, id.
     let body = [[2, 0xF0].as_slice(), &[0; 31], b"id"].concat();
     vec![
