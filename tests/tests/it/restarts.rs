@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use diptych_tests::foreign::Load;
+use diptych_tests::process::{http_get, until};
 use diptych_tests::program::command;
 use diptych_tests::{Server, foreign};
 use serde_json::Value;
@@ -28,7 +29,8 @@ impl Replicas {
         self.servers.each_ref().map(Server::listen)
     }
 
-    /// Each in turn gets SIGTERM, ends with success and is started again; the next one's turn comes when it serves.
+    /// Each in turn gets SIGTERM, ends with success and is started again; the next one's turn comes when it has calls again. gRPC's own
+    /// clients come back to an address a second or more after it refused them.
     async fn roll(&mut self) {
         for round in 0..RESTARTS {
             let server = &mut self.servers[round % 2];
@@ -36,8 +38,16 @@ impl Replicas {
             let status = server.ended().await.unwrap();
             assert!(status.success(), "{status}: {}", server.stderr());
             server.restart().await.unwrap();
+            until("it has calls again", async || has_calls(server).await).await.unwrap();
         }
     }
+}
+
+/// Whether the server has answered texts since it was started.
+async fn has_calls(server: &Server) -> bool {
+    let (_, page) = http_get(server.ops(), "/metrics").await.unwrap();
+    page.lines()
+        .any(|line| line.starts_with("grpc_server_handled_total") && line.contains("EmbedText"))
 }
 
 /// One load of `diptych bench` by several callers; what it prints.
