@@ -40,6 +40,10 @@ pub struct ModelConfig {
     /// Token ids to features. A model of pictures alone has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_tower: Option<TextTowerConfig>,
+    /// Pixels to features of pictures of a second kind, which stand where texts do: a model of paired
+    /// pictures has it in place of a text tower. It is trained and measured; bundles have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counterpart_tower: Option<ImageTowerConfig>,
     /// Features to shared and exclusive vectors.
     pub heads: HeadsConfig,
 }
@@ -90,6 +94,15 @@ pub struct ConvConfig {
     pub groups: usize,
     /// How many stages, from the stem on, give the `early` statistics: 1 is the stem alone.
     pub early_stages: usize,
+    /// Cells a side that the last stage is averaged over, 1 to 8; divides its side. With 1 the features say
+    /// what is in a picture, with more also where: for pictures whose layout is what counts.
+    #[serde(skip_serializing_if = "is_one")]
+    pub cells: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 impl Default for ConvConfig {
@@ -101,6 +114,7 @@ impl Default for ConvConfig {
             blocks_per_stage: 1,
             groups: 8,
             early_stages: 2,
+            cells: 1,
         }
     }
 }
@@ -174,6 +188,16 @@ pub struct HeadsConfig {
     pub exclusive_reads: Vec<FeatureSource>,
     /// Width of the hidden layer of the exclusive heads.
     pub exclusive_hidden: usize,
+    /// A constant that stands as the last coordinate of an exclusive vector before it is brought to unit
+    /// length, 0 to 100. With it the vector tells the length of what stands before it, which else is
+    /// lost; 0: there is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub exclusive_anchor: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(value: &f64) -> bool {
+    value.abs() < f64::MIN_POSITIVE
 }
 
 impl Default for HeadsConfig {
@@ -186,6 +210,7 @@ impl Default for HeadsConfig {
             exclusive_text: 32,
             exclusive_reads: vec![FeatureSource::Last, FeatureSource::Early],
             exclusive_hidden: 128,
+            exclusive_anchor: 0.0,
         }
     }
 }
@@ -195,6 +220,7 @@ impl Default for ModelConfig {
         Self {
             image_tower: Some(ImageTowerConfig::Conv(ConvConfig::default())),
             text_tower: Some(TextTowerConfig::NgramBag(NgramBagConfig::default())),
+            counterpart_tower: None,
             heads: HeadsConfig::default(),
         }
     }
@@ -216,17 +242,17 @@ impl ModelConfig {
     /// [`Error::Invalid`] with the key's path.
     pub fn validate(&self) -> Result<()> {
         self.heads.validate()?;
-        match &self.image_tower {
-            Some(ImageTowerConfig::Conv(conv)) => conv.validate()?,
-            Some(ImageTowerConfig::ClipVit(vit) | ImageTowerConfig::SiglipVit(vit)) => {
-                vit.validate()?;
-            }
-            Some(ImageTowerConfig::Resnet(resnet)) => resnet.validate()?,
-            Some(ImageTowerConfig::EfficientnetLite(lite)) => lite.validate()?,
-            None if self.text_tower.is_none() => {
-                return Err(Error::invalid("image_tower", "is absent, and so is the text tower"));
-            }
-            None => {}
+        if self.image_tower.is_none() && self.text_tower.is_none() {
+            return Err(Error::invalid("image_tower", "is absent, and so is the text tower"));
+        }
+        if self.counterpart_tower.is_some()
+            && (self.image_tower.is_none() || self.text_tower.is_some())
+        {
+            let message = "stands beside an image tower, in place of a text tower";
+            return Err(Error::invalid("counterpart_tower", message));
+        }
+        for tower in [&self.image_tower, &self.counterpart_tower].into_iter().flatten() {
+            tower.validate()?;
         }
         match &self.text_tower {
             Some(TextTowerConfig::NgramBag(bag)) => bag.validate()?,
@@ -238,18 +264,22 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Checks, besides [`ModelConfig::validate`], that all of it can be trained: both towers are there and
+    /// Checks, besides [`ModelConfig::validate`], that all of it can be trained: two towers are there and
     /// none is from a checkpoint of others, and there are exclusive vectors.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the key's path.
     pub fn validate_for_training(&self) -> Result<()> {
         self.validate()?;
-        let image = self.image_tower.as_ref();
-        let image = image.map(|tower| matches!(tower, ImageTowerConfig::Conv(_)));
+        let trains = |tower: &ImageTowerConfig| matches!(tower, ImageTowerConfig::Conv(_));
+        let image = self.image_tower.as_ref().map(trains);
         let text = self.text_tower.as_ref();
         let text = text.map(|tower| matches!(tower, TextTowerConfig::NgramBag(_)));
-        for (key, trains) in [("image_tower", image), ("text_tower", text)] {
+        let second = match self.counterpart_tower.as_ref().map(trains) {
+            None => ("text_tower", text),
+            counterpart => ("counterpart_tower", counterpart),
+        };
+        for (key, trains) in [("image_tower", image), second] {
             match trains {
                 Some(true) => {}
                 None => return Err(Error::invalid(key, "is required")),
@@ -301,6 +331,15 @@ impl ImageTowerConfig {
             Self::EfficientnetLite(lite) => lite.size,
         }
     }
+
+    fn validate(&self) -> Result<()> {
+        match self {
+            Self::Conv(conv) => conv.validate(),
+            Self::ClipVit(vit) | Self::SiglipVit(vit) => vit.validate(),
+            Self::Resnet(resnet) => resnet.validate(),
+            Self::EfficientnetLite(lite) => lite.validate(),
+        }
+    }
 }
 
 impl TextTowerConfig {
@@ -323,6 +362,13 @@ impl ConvConfig {
         within("image_tower.blocks_per_stage", self.blocks_per_stage, 1, 16)?;
         within("image_tower.groups", self.groups, 1, 1024)?;
         within("image_tower.early_stages", self.early_stages, 1, self.widths.len() + 1)?;
+        within("image_tower.cells", self.cells, 1, 8)?;
+        let halved = |side: usize, _| side.div_ceil(2);
+        let side = (1..self.widths.len()).fold(self.size.div_ceil(self.stem_stride), halved);
+        if !side.is_multiple_of(self.cells) {
+            let message = format!("does not divide the last stage's side, {side}");
+            return Err(Error::invalid("image_tower.cells", message));
+        }
         for &width in &self.widths {
             within("image_tower.widths", width, 1, 4096)?;
             if !width.is_multiple_of(self.groups) {
@@ -344,11 +390,28 @@ impl NgramBagConfig {
 }
 
 impl HeadsConfig {
+    /// Dimension of what becomes an exclusive vector of pictures, and of texts: one less than the vector's
+    /// where there is an anchor.
+    #[must_use]
+    pub fn exclusive_codes(&self) -> [usize; 2] {
+        let anchored = usize::from(self.exclusive_anchor > 0.0);
+        [self.exclusive_image, self.exclusive_text].map(|dims| dims.saturating_sub(anchored))
+    }
+
     fn validate(&self) -> Result<()> {
         within("heads.shared", self.shared, 1, 4096)?;
         within("heads.exclusive_image", self.exclusive_image, 0, 4096)?;
         within("heads.exclusive_text", self.exclusive_text, 0, 4096)?;
         within("heads.exclusive_hidden", self.exclusive_hidden, 1, 16_384)?;
+        if !(0.0..=100.0).contains(&self.exclusive_anchor) {
+            let message = format!("{} is not between 0 and 100", self.exclusive_anchor);
+            return Err(Error::invalid("heads.exclusive_anchor", message));
+        }
+        let narrow = [self.exclusive_image, self.exclusive_text].contains(&1);
+        if narrow && self.exclusive_anchor > 0.0 {
+            let message = "takes one of the dimensions, so that none would be left";
+            return Err(Error::invalid("heads.exclusive_anchor", message));
+        }
         let rising = self.matryoshka.windows(2).all(|pair| pair[0] < pair[1]);
         let below = self.matryoshka.iter().all(|&prefix| 0 < prefix && prefix < self.shared);
         if !rising || !below {
@@ -407,6 +470,9 @@ mod tests {
             ("image_tower.blocks_per_stage", "17"),
             ("image_tower.groups", "5"),
             ("image_tower.early_stages", "6"),
+            ("image_tower.cells", "9"),
+            ("image_tower.cells", "2"),
+            ("heads.exclusive_anchor", "-1.0"),
             ("text_tower.buckets", "0"),
             ("text_tower.hidden", "0"),
             ("heads.shared", "4097"),

@@ -2,9 +2,10 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::config::{FeatureSource, HeadsConfig, ModelConfig};
+use crate::config::{FeatureSource, HeadsConfig, ImageTowerConfig, ModelConfig};
 use crate::error::{Error, Result};
 use crate::head::{ExclusiveHead, SharedHead};
+use crate::ops;
 use crate::params::{Init, Params};
 use crate::preprocess::TokenBatch;
 use crate::tower::{self, ImageFeatures, ImageTower, TextTower};
@@ -29,13 +30,36 @@ impl Encoding {
     }
 }
 
+/// What the heads make of features, before it is brought to unit length: for objectives that need the
+/// mean of a distribution.
+#[derive(Clone, Debug)]
+pub struct Codes {
+    /// (B, S): its direction is the shared vector.
+    pub shared: Tensor,
+    /// (B, E), or (B, E - 1) where the model has an anchor, see [`HeadsConfig::exclusive_anchor`].
+    pub exclusive: Option<Tensor>,
+}
+
+impl Codes {
+    /// What becomes the exclusive vectors.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] from a model without them.
+    pub fn exclusive(&self) -> Result<&Tensor> {
+        self.exclusive.as_ref().ok_or(Error::Absent { part: "exclusive vectors" })
+    }
+}
+
 /// An encoder pair, or one of its sides alone. Everything it computes is differentiable with respect to
 /// the [`Params`] it was built from, when these are trainable and its towers are not frozen.
 #[derive(Debug)]
 pub struct DualEncoder {
     image: Option<ImageSide>,
     text: Option<TextSide>,
+    /// Pictures of a second kind, in place of texts.
+    counterpart: Option<ImageSide>,
     logit_scale: Tensor,
+    exclusive_anchor: f64,
 }
 
 /// How wide the features of both towers are.
@@ -47,6 +71,8 @@ pub struct FeatureWidths {
     pub image_early: usize,
     /// Of the text tower's.
     pub text: usize,
+    /// Of [`ImageFeatures::last`] of pictures of the second kind.
+    pub counterpart: usize,
 }
 
 #[derive(Debug)]
@@ -69,7 +95,8 @@ struct TextSide {
 impl DualEncoder {
     /// Builds both towers and all heads from `params`. Weights are named `image.tower.*`,
     /// `text.tower.*`, `image.shared.*`, `text.shared.*`, `image.exclusive.*`,
-    /// `text.exclusive.*` and `logit_scale`. What the configuration lacks has none; a single side has no
+    /// `text.exclusive.*` and `logit_scale`; those of a second picture side begin with `counterpart.`
+    /// in place of `text.`. What the configuration lacks has none; a single side has no
     /// `logit_scale`.
     ///
     /// # Errors
@@ -78,19 +105,23 @@ impl DualEncoder {
     pub fn new(config: &ModelConfig, params: &Params) -> Result<Self> {
         config.validate()?;
         let heads = &config.heads;
-        let image = config.image_tower.as_ref();
-        let image = image.map(|config| {
-            let tower = tower::image(config, params, "image.tower")?;
-            let widths = (tower.last_width(), tower.early_width());
-            ImageSide::new(Some(tower), widths, heads, params)
-        });
+        let pictures = |config: &Option<ImageTowerConfig>, name: &str| {
+            let side = config.as_ref().map(|config| {
+                let tower = tower::image(config, params, &format!("{name}.tower"))?;
+                let widths = (tower.last_width(), tower.early_width());
+                ImageSide::new(Some(tower), (name, widths), heads, params)
+            });
+            side.transpose()
+        };
+        let image = pictures(&config.image_tower, "image")?;
+        let counterpart = pictures(&config.counterpart_tower, "counterpart")?;
         let text = config.text_tower.as_ref();
         let text = text.map(|config| {
             let tower = tower::text(config, params, "text.tower")?;
             let width = tower.width();
             TextSide::new(Some(tower), width, heads, params)
         });
-        Self::of_sides(image.transpose()?, text.transpose()?, params)
+        Self::of_sides((image, text.transpose()?, counterpart), heads, params)
     }
 
     /// The heads of an encoder pair alone, over features that were computed before: towers that do not
@@ -105,18 +136,23 @@ impl DualEncoder {
         params: &Params,
     ) -> Result<Self> {
         let image = (widths.image_last, widths.image_early);
-        let image = ImageSide::new(None, image, heads, params)?;
+        let image = ImageSide::new(None, ("image", image), heads, params)?;
         let text = TextSide::new(None, widths.text, heads, params)?;
-        Self::of_sides(Some(image), Some(text), params)
+        Self::of_sides((Some(image), Some(text), None), heads, params)
     }
 
-    fn of_sides(image: Option<ImageSide>, text: Option<TextSide>, params: &Params) -> Result<Self> {
-        let logit_scale = if image.is_some() && text.is_some() {
+    fn of_sides(
+        (image, text, counterpart): (Option<ImageSide>, Option<TextSide>, Option<ImageSide>),
+        heads: &HeadsConfig,
+        params: &Params,
+    ) -> Result<Self> {
+        let logit_scale = if image.is_some() && (text.is_some() || counterpart.is_some()) {
             params.get("logit_scale", &[], Init::Const((1.0_f64 / 0.07).ln()))?
         } else {
             Tensor::zeros((), params.dtype(), params.device())?
         };
-        Ok(Self { image, text, logit_scale })
+        let exclusive_anchor = heads.exclusive_anchor;
+        Ok(Self { image, text, counterpart, logit_scale, exclusive_anchor })
     }
 
     /// Vectors of pictures. `pixels` is (B, 3, size, size), preprocessed as the tower was trained. It
@@ -133,12 +169,15 @@ impl DualEncoder {
     /// # Errors
     /// [`Error::Absent`] without an image side, [`Error::Tensor`] if a width does not fit.
     pub fn encode_image_features(&self, features: &ImageFeatures) -> Result<Encoding> {
-        let side = self.image_side()?;
-        let shared = side.shared.forward(&features.last)?;
-        let exclusive = side.exclusive.as_ref();
-        let exclusive =
-            exclusive.map(|head| head.forward(&features.select(&side.exclusive_reads)?));
-        Ok(Encoding { shared, exclusive: exclusive.transpose()? })
+        self.encoding(&self.image_codes(features)?)
+    }
+
+    /// What becomes the vectors of pictures.
+    ///
+    /// # Errors
+    /// As [`Self::encode_image_features`].
+    pub fn image_codes(&self, features: &ImageFeatures) -> Result<Codes> {
+        self.image_side()?.codes(features)
     }
 
     /// Vectors of texts.
@@ -154,10 +193,51 @@ impl DualEncoder {
     /// # Errors
     /// [`Error::Absent`] without a text side, [`Error::Tensor`] if the width does not fit.
     pub fn encode_text_features(&self, features: &Tensor) -> Result<Encoding> {
+        self.encoding(&self.text_codes(features)?)
+    }
+
+    /// What becomes the vectors of texts.
+    ///
+    /// # Errors
+    /// As [`Self::encode_text_features`].
+    pub fn text_codes(&self, features: &Tensor) -> Result<Codes> {
         let side = self.text_side()?;
-        let shared = side.shared.forward(features)?;
         let exclusive = side.exclusive.as_ref().map(|head| head.forward(features)).transpose()?;
-        Ok(Encoding { shared, exclusive })
+        Ok(Codes { shared: side.shared.forward(features)?, exclusive })
+    }
+
+    /// Vectors of pictures of the second kind, `pixels` as for [`Self::encode_images`].
+    ///
+    /// # Errors
+    /// [`Error::Absent`] without a second picture side, [`Error::Tensor`] if the shape does not fit.
+    pub fn encode_counterparts(&self, pixels: &Tensor) -> Result<Encoding> {
+        self.encoding(&self.counterpart_codes(&self.counterpart_features(pixels)?)?)
+    }
+
+    /// What becomes the vectors of pictures of the second kind.
+    ///
+    /// # Errors
+    /// As [`Self::encode_counterparts`].
+    pub fn counterpart_codes(&self, features: &ImageFeatures) -> Result<Codes> {
+        self.counterpart_side()?.codes(features)
+    }
+
+    /// Codes brought to unit length, the exclusive ones with the anchor behind them where the model has
+    /// one.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if an operation fails.
+    pub fn encoding(&self, codes: &Codes) -> Result<Encoding> {
+        let unit = |exclusive: &Tensor| -> Result<Tensor> {
+            if self.exclusive_anchor > 0.0 {
+                let anchor = exclusive.narrow(1, 0, 1)?.zeros_like()?;
+                let anchored = Tensor::cat(&[exclusive, &(anchor + self.exclusive_anchor)?], 1)?;
+                return Ok(ops::l2_normalize(&anchored)?);
+            }
+            Ok(ops::l2_normalize(exclusive)?)
+        };
+        let exclusive = codes.exclusive.as_ref().map(unit).transpose()?;
+        Ok(Encoding { shared: ops::l2_normalize(&codes.shared)?, exclusive })
     }
 
     /// See [`ImageTower::group`]; 1 without an image tower.
@@ -178,9 +258,15 @@ impl DualEncoder {
     /// # Errors
     /// As [`Self::encode_images`].
     pub fn image_features(&self, pixels: &Tensor) -> Result<ImageFeatures> {
-        let tower = self.image_side()?.tower.as_ref();
-        let tower = tower.ok_or(Error::Absent { part: "image tower" })?;
-        tower.forward(&pixels.to_device(self.device())?)
+        self.image_side()?.features(&pixels.to_device(self.device())?)
+    }
+
+    /// What the tower of the second picture side sees, as [`Self::image_features`].
+    ///
+    /// # Errors
+    /// As [`Self::encode_counterparts`].
+    pub fn counterpart_features(&self, pixels: &Tensor) -> Result<ImageFeatures> {
+        self.counterpart_side()?.features(&pixels.to_device(self.device())?)
     }
 
     /// What the text tower sees before the heads: (B, D).
@@ -197,10 +283,12 @@ impl DualEncoder {
     pub fn feature_widths(&self) -> FeatureWidths {
         let image = self.image.as_ref().and_then(|side| side.tower.as_ref());
         let text = self.text.as_ref().and_then(|side| side.tower.as_ref());
+        let counterpart = self.counterpart.as_ref().and_then(|side| side.tower.as_ref());
         FeatureWidths {
             image_last: image.map_or(0, |tower| tower.last_width()),
             image_early: image.map_or(0, |tower| tower.early_width()),
             text: text.map_or(0, |tower| tower.width()),
+            counterpart: counterpart.map_or(0, |tower| tower.last_width()),
         }
     }
 
@@ -210,6 +298,16 @@ impl DualEncoder {
 
     fn image_side(&self) -> Result<&ImageSide> {
         self.image.as_ref().ok_or(Error::Absent { part: "image tower" })
+    }
+
+    fn counterpart_side(&self) -> Result<&ImageSide> {
+        self.counterpart.as_ref().ok_or(Error::Absent { part: "counterpart tower" })
+    }
+
+    /// Whether pictures of a second kind stand where texts do.
+    #[must_use]
+    pub fn pairs_pictures(&self) -> bool {
+        self.counterpart.is_some()
     }
 
     /// The device that the weights lie on, and so all vectors.
@@ -228,7 +326,7 @@ impl DualEncoder {
 impl ImageSide {
     fn new(
         tower: Option<Box<dyn ImageTower>>,
-        (last, early): (usize, usize),
+        (name, (last, early)): (&str, (usize, usize)),
         heads: &HeadsConfig,
         params: &Params,
     ) -> Result<Self> {
@@ -236,13 +334,27 @@ impl ImageSide {
             FeatureSource::Last => last,
             FeatureSource::Early => early,
         });
-        let widths = [widths.sum(), heads.exclusive_hidden, heads.exclusive_image];
+        let widths = [widths.sum(), heads.exclusive_image];
         let shared = [last, heads.shared];
         Ok(Self {
-            shared: SharedHead::new(params, "image.shared", shared, heads.projection)?,
-            exclusive: exclusive_head(params, "image.exclusive", widths)?,
+            shared: SharedHead::new(params, &format!("{name}.shared"), shared, heads.projection)?,
+            exclusive: exclusive_head(params, &format!("{name}.exclusive"), widths, heads)?,
             exclusive_reads: heads.exclusive_reads.clone(),
             tower,
+        })
+    }
+
+    fn features(&self, pixels: &Tensor) -> Result<ImageFeatures> {
+        self.tower.as_ref().ok_or(Error::Absent { part: "image tower" })?.forward(pixels)
+    }
+
+    fn codes(&self, features: &ImageFeatures) -> Result<Codes> {
+        let exclusive = self.exclusive.as_ref();
+        let exclusive =
+            exclusive.map(|head| head.forward(&features.select(&self.exclusive_reads)?));
+        Ok(Codes {
+            shared: self.shared.forward(&features.last)?,
+            exclusive: exclusive.transpose()?,
         })
     }
 }
@@ -254,23 +366,26 @@ impl TextSide {
         heads: &HeadsConfig,
         params: &Params,
     ) -> Result<Self> {
-        let widths = [width, heads.exclusive_hidden, heads.exclusive_text];
         let shared = [width, heads.shared];
+        let widths = [width, heads.exclusive_text];
         Ok(Self {
             shared: SharedHead::new(params, "text.shared", shared, heads.projection)?,
-            exclusive: exclusive_head(params, "text.exclusive", widths)?,
+            exclusive: exclusive_head(params, "text.exclusive", widths, heads)?,
             tower,
         })
     }
 }
 
-/// No head where the last of the widths is 0.
+/// A head of widths [features, exclusive]; none where the latter is 0. An anchor takes one coordinate.
 fn exclusive_head(
     params: &Params,
     name: &str,
-    widths: [usize; 3],
+    [features, exclusive]: [usize; 2],
+    heads: &HeadsConfig,
 ) -> Result<Option<ExclusiveHead>> {
-    (widths[2] > 0).then(|| ExclusiveHead::new(params, name, widths)).transpose()
+    let anchored = usize::from(heads.exclusive_anchor > 0.0);
+    let widths = [features, heads.exclusive_hidden, exclusive.saturating_sub(anchored)];
+    (exclusive > 0).then(|| ExclusiveHead::new(params, name, widths)).transpose()
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
-//! Heads: features to unit vectors.
+//! Heads: features to what becomes unit vectors.
 
 use candle_core::Tensor;
 
 use crate::config::Projection;
 use crate::error::{Error, Result};
-use crate::ops;
 use crate::params::Params;
 use crate::tower::layers::{Linear, Norm};
 
-/// Features to shared vectors: one linear layer, so that what it keeps is linear in the features
+/// Features to what shared vectors are made of: one linear layer, so that what it keeps is linear in the features
 /// and a prefix of it is a head of its own; or the features themselves.
 #[derive(Debug)]
 pub(crate) struct SharedHead(Option<Linear>);
@@ -36,16 +35,16 @@ impl SharedHead {
         Ok(Self(layer))
     }
 
-    /// (B, D) to (B, S), unit rows.
+    /// (B, D) to (B, S), of any length.
     pub(crate) fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        Ok(ops::l2_normalize(&match &self.0 {
-            Some(layer) => layer.forward(features)?,
-            None => features.clone(),
-        })?)
+        match &self.0 {
+            Some(layer) => layer.forward(features),
+            None => Ok(features.clone()),
+        }
     }
 }
 
-/// Features to exclusive vectors: normalised, since early statistics and last features differ in
+/// Features to what exclusive vectors are made of: normalised, since early statistics and last features differ in
 /// scale, then one hidden layer. Its SiLU is never zero for all units at once, as a ReLU can be,
 /// and so no input's vector is zero.
 #[derive(Debug)]
@@ -66,9 +65,9 @@ impl ExclusiveHead {
         })
     }
 
-    /// (B, D) to (B, E), unit rows.
+    /// (B, D) to (B, E), of any length.
     pub(crate) fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let hidden = self.hidden.forward(&self.norm.layer(features)?)?.silu()?;
-        Ok(ops::l2_normalize(&self.output.forward(&hidden)?)?)
+        self.output.forward(&hidden)
     }
 }

@@ -9,6 +9,7 @@
 //! | [`params`] | named weights: seeded for training, given for serving |
 //! | [`ops`] | differentiable operations of our own |
 //! | [`tower`] | pixels or token ids to features |
+//! | [`decoder`] | codes back to pictures and texts, while training |
 //! | [`dual_encoder`] | two towers and their heads: batches to shared and exclusive vectors |
 //! | [`calibration`] | from a similarity to the probability of a true pair |
 //! | [`bundle`] | a trained encoder pair as one directory, verified |
@@ -19,6 +20,7 @@
 pub mod bundle;
 pub mod calibration;
 pub mod config;
+pub mod decoder;
 pub mod dual_encoder;
 pub mod error;
 mod head;
@@ -32,7 +34,7 @@ pub mod tower;
 pub use bundle::{Bundle, BundleBuilder};
 pub use calibration::Calibration;
 pub use config::{HeadsConfig, ImageTowerConfig, Modality, ModelConfig, Space, TextTowerConfig};
-pub use dual_encoder::{DualEncoder, Encoding, FeatureWidths};
+pub use dual_encoder::{Codes, DualEncoder, Encoding, FeatureWidths};
 pub use error::{Error, Kind, Result};
 pub use infer::{Encoder, PrepareTimes, PreparedImage, PreparedText, Vectors};
 pub use params::{Init, Params};

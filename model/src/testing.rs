@@ -40,6 +40,7 @@ pub fn tiny_model() -> ModelConfig {
             gate: 4,
             hidden: 32,
         })),
+        counterpart_tower: None,
         heads: HeadsConfig {
             shared: 32,
             matryoshka: vec![8, 16],

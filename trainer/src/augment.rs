@@ -3,7 +3,7 @@
 pub mod image;
 pub mod text;
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// A generator for one purpose, from the run's seed and the coordinates of what is drawn.
@@ -24,10 +24,14 @@ fn scramble(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
+/// A standard normal number (Box and Muller, 1958).
+pub(crate) fn normal(rng: &mut impl Rng) -> f32 {
+    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+    (radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
+}
+
 #[cfg(test)]
 mod tests {
-    use rand::Rng;
-
     use super::*;
 
     #[test]

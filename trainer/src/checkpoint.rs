@@ -18,6 +18,7 @@ use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::objective::OWN_PREFIX;
 
 /// The version of the layout.
 const FORMAT_VERSION: u32 = 1;
@@ -195,12 +196,15 @@ impl Checkpoint {
         Ok(Self { position, weights, optimizer })
     }
 
-    /// Sets variables, on any device, to the saved weights.
+    /// Sets variables, on any device, to the saved weights. What an objective has for itself may be left
+    /// over.
     ///
     /// # Errors
     /// If names or shapes differ.
     pub fn restore(&self, vars: &BTreeMap<String, Var>) -> Result<()> {
-        if let Some(name) = self.weights.keys().find(|name| !vars.contains_key(*name)) {
+        let of_model = |name: &&String| !name.starts_with(OWN_PREFIX);
+        let mut names = self.weights.keys().filter(of_model);
+        if let Some(name) = names.find(|name| !vars.contains_key(*name)) {
             return Err(Error::checkpoint(MODEL, format!("`{name}` is no variable of the run")));
         }
         self.restore_part(vars)

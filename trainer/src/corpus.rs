@@ -56,6 +56,8 @@ pub struct Concept {
     pub split: Split,
     /// Indices into [`Corpus::pictures`].
     pub pictures: Vec<usize>,
+    /// Those of pictures that stand where texts do, in a dataset that pairs pictures.
+    pub counterparts: Vec<usize>,
     /// What it is called, by language.
     pub wordings: BTreeMap<String, Wordings>,
 }
@@ -122,12 +124,21 @@ impl Corpus {
             }
         }
         let mut pictures = Vec::with_capacity(heads.len());
+        let paired = dataset.manifest().paired.as_ref();
+        let kind = paired.map(|paired| (dataset.label(&paired.label), &paired.counterpart));
         for ImageHead { path, group, labels, at, .. } in heads {
             let concept = index[&group];
-            concepts[concept].pictures.push(pictures.len());
+            let label = |column: Option<usize>| labels.get(column?)?.as_ref();
+            let stands_for_a_text = kind.is_some_and(|(column, own)| label(column) == Some(own));
+            let of_kind = match stands_for_a_text {
+                true => &mut concepts[concept].counterparts,
+                false => &mut concepts[concept].pictures,
+            };
+            of_kind.push(pictures.len());
             pictures.push(Picture { concept: concept as u32, path, labels, at });
         }
-        if pictures.is_empty() || concepts.iter().all(|concept| concept.wordings.is_empty()) {
+        let unnamed = |c: &Concept| c.wordings.is_empty() && c.counterparts.is_empty();
+        if pictures.is_empty() || concepts.iter().all(unnamed) {
             let message =
                 format!("no picture or no text can be used; {} rows skipped", skipped.len());
             return Err(Error::data(folder, message));
@@ -178,6 +189,12 @@ impl Corpus {
             pictures.iter().filter_map(|at| self.pictures[*at].labels[column].as_deref());
         let first = values.next()?;
         values.all(|value| value == first).then_some(first)
+    }
+
+    /// Whether pictures are paired with pictures of a second kind, in place of texts.
+    #[must_use]
+    pub const fn pairs_pictures(&self) -> bool {
+        self.manifest.paired.is_some()
     }
 
     /// Whether there is something to report on that training does not see.

@@ -41,6 +41,23 @@ pub fn chosen_pictures(
     joined(chosen.chunks(PICTURES).map(encode))
 }
 
+/// Vectors of chosen pictures that stand where texts do, as [`chosen_pictures`].
+///
+/// # Errors
+/// As [`pictures`], and from a model without a second picture side.
+pub fn counterparts(
+    encoder: &DualEncoder,
+    corpus: &Corpus,
+    chosen: &[usize],
+    size: usize,
+) -> Result<Encoding> {
+    let encode = |chunk: &[usize]| {
+        let pixels = pixels(corpus, chunk, size)?;
+        Ok(encoder.encode_counterparts(&pixels)?)
+    };
+    joined(chosen.chunks(PICTURES).map(encode))
+}
+
 /// (N, 3, size, size): pictures of a corpus as serving would feed them to the tower.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 //! | [`recall`], [`retrieval`] | ranks and recall, both ways, by language; modality gap |
 //! | [`phrases`], `names`, `unseen` | tables with one hit for each concept, as the server searches |
 //! | [`probe`] | what small classifiers read from shared and from exclusive vectors |
+//! | [`swaps`] | what is made of one item's shared and another's exclusive code |
 //! | [`exclusive`] | retrieval by exclusive vectors, as they are and mapped |
 //! | [`calibration`] | scores to probabilities |
 //! | [`tables`] | all of it, for people and for programs |
@@ -19,6 +20,7 @@ pub mod division;
 pub mod encoded;
 pub mod exclusive;
 pub mod html;
+pub(crate) mod items;
 pub mod matrix;
 mod names;
 pub mod phrases;
@@ -28,6 +30,7 @@ pub mod retrieval;
 pub mod ridge;
 pub mod seeds;
 mod subject;
+pub mod swaps;
 pub mod tables;
 #[cfg(test)]
 mod tests;
@@ -147,6 +150,7 @@ pub(crate) fn of_encoded(
     if questions.leaks {
         let division = Division::of(corpus, split);
         tables.probes = probe::read(corpus, encoded, &division, &asked)?;
+        tables.numbers = probe::read_numbers(corpus, encoded, &division)?;
         tables.exclusive_retrieval = exclusive::evaluate(encoded, &division)?;
     }
     if questions.calibration {

@@ -9,6 +9,7 @@ use diptych_model::{Modality, Space};
 
 use crate::error::{Error, Result};
 use crate::eval::Tables;
+use crate::eval::probe::Accuracy;
 use crate::fit::Training;
 use crate::import;
 use crate::run_file::LeakLimit;
@@ -19,6 +20,9 @@ const GOLDEN_IMAGES: usize = 6;
 
 /// Concepts whose names, in every language, are among the golden inputs.
 const GOLDEN_CONCEPTS: usize = 3;
+
+/// The factor of a limit that is no factor: what fitted maps find by exclusive vectors.
+const RETRIEVAL: &str = "retrieval";
 
 /// What `export` wrote.
 #[derive(Debug)]
@@ -45,32 +49,65 @@ impl fmt::Display for ExportReport {
 /// measured.
 pub fn check_leaks(limits: &[LeakLimit], tables: &Tables) -> Result<()> {
     let mut exceeded = Vec::new();
-    for LeakLimit { modality, space, factor, most } in limits {
+    for limit in limits {
+        let LeakLimit { modality, space, factor, most } = limit;
         let modality = match modality {
             Modality::Image => "image",
             Modality::Text => "text",
         };
-        let mut readings = tables.probes.iter();
-        let found = readings.find(|r| r.modality == modality && r.factor == *factor);
-        let found = found.ok_or_else(|| {
+        let Leak { read, chance } = leak(limit, tables).ok_or_else(|| {
             let message =
                 format!("the data has no `{factor}` that probes could read of {modality}s");
             Error::setting("export.limits.factor", message)
         })?;
-        let (space, accuracy) = match space {
-            Space::Shared => ("shared", found.shared),
-            Space::Exclusive => ("exclusive", found.exclusive),
+        let space = match space {
+            Space::Shared => "shared",
+            Space::Exclusive => "exclusive",
         };
-        let read = accuracy.linear.max(accuracy.mlp);
         if read > *most {
             exceeded.push(format!(
                 "`{factor}` is read from {space} {modality} vectors at {read:.3}, more than {most} \
-                 (chance {:.3})",
-                found.chance
+                 (chance {chance:.3})"
             ));
         }
     }
     if exceeded.is_empty() { Ok(()) } else { Err(Error::Leaks(exceeded.join("; "))) }
+}
+
+/// What was read of a factor, and what chance would read.
+struct Leak {
+    read: f64,
+    chance: f64,
+}
+
+/// The better of two probes, or of two fitted maps, on what a limit is about; `None` if it was not
+/// measured.
+fn leak(limit: &LeakLimit, tables: &Tables) -> Option<Leak> {
+    let LeakLimit { modality, space, factor, .. } = limit;
+    let of_modality = |name: &str| (name == "image") == (*modality == Modality::Image);
+    let better = |shared: Accuracy, exclusive: Accuracy| {
+        let Accuracy { linear, mlp } = match space {
+            Space::Shared => shared,
+            Space::Exclusive => exclusive,
+        };
+        linear.max(mlp)
+    };
+    if factor == RETRIEVAL && *space == Space::Exclusive {
+        let found = tables.exclusive_retrieval.as_ref()?;
+        let found = match modality {
+            Modality::Image => &found.picture_to_text,
+            Modality::Text => &found.text_to_picture,
+        };
+        let read = found.ridge.at_1.max(found.random_features.at_1);
+        return Some(Leak { read, chance: found.chance.at_1 });
+    }
+    let mut classes = tables.probes.iter();
+    if let Some(found) = classes.find(|r| of_modality(&r.modality) && r.factor == *factor) {
+        return Some(Leak { read: better(found.shared, found.exclusive), chance: found.chance });
+    }
+    let mut numbers = tables.numbers.iter();
+    let found = numbers.find(|r| of_modality(&r.modality) && r.factor == *factor)?;
+    Some(Leak { read: better(found.shared, found.exclusive), chance: 0.0 })
 }
 
 /// Writes the bundle of a trained run, with what `tables` measured, to `to`.
@@ -80,6 +117,10 @@ pub fn check_leaks(limits: &[LeakLimit], tables: &Tables) -> Result<()> {
 pub fn export(training: &Training, tables: &Tables, to: &Path) -> Result<ExportReport> {
     let run = &training.run;
     let manifest = &training.corpus.manifest;
+    if training.encoder.pairs_pictures() {
+        let message = "pairs pictures with pictures: a bundle holds pictures and texts";
+        return Err(Error::setting("model.counterpart_tower", message));
+    }
     let mut builder = BundleBuilder::new(
         run.model.clone(),
         run.preprocessing.image.clone(),
@@ -182,7 +223,8 @@ pub(crate) fn golden_texts(dataset: &Dataset) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::probe::{Accuracy, Reading};
+    use crate::eval::exclusive::{Cuts, ExclusiveRetrieval, Found};
+    use crate::eval::probe::{NumberReading, Reading};
 
     /// Style is read at 0.9 from the shared vectors of pictures, at chance from the exclusive ones.
     fn tables() -> Tables {
@@ -211,6 +253,36 @@ mod tests {
             message.contains("`style` is read from shared image vectors at 0.900"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn numbers_and_fitted_maps_have_limits_too() {
+        let number = NumberReading {
+            modality: "image".to_owned(),
+            factor: "colour".to_owned(),
+            shared: Accuracy { linear: 0.1, mlp: 0.3 },
+            exclusive: Accuracy { linear: 0.9, mlp: 0.9 },
+            ..NumberReading::default()
+        };
+        let cuts = |at_1| Cuts { at_1, at_10: 1.0 };
+        let found = |ridge, random_features| Found {
+            ridge: cuts(ridge),
+            random_features: cuts(random_features),
+            ..Found::default()
+        };
+        let maps = ExclusiveRetrieval {
+            picture_to_text: found(0.02, 0.05),
+            text_to_picture: found(0.01, 0.01),
+            ..ExclusiveRetrieval::default()
+        };
+        let tables = Tables { numbers: vec![number], exclusive_retrieval: Some(maps), ..tables() };
+        let exceeds =
+            |space, factor, most| check_leaks(&[limit(space, factor, most)], &tables).is_err();
+        assert!(!exceeds(Space::Shared, "colour", 0.3) && exceeds(Space::Shared, "colour", 0.2));
+        assert!(!exceeds(Space::Exclusive, "retrieval", 0.05));
+        assert!(exceeds(Space::Exclusive, "retrieval", 0.04));
+        // Of shared vectors it is no leak.
+        assert!(exceeds(Space::Shared, "retrieval", 1.0));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::checkpoint::{Best, Checkpoint, Checkpoints, Position, create_folder};
 use crate::error::{Error, Result};
 use crate::eval::{self, Subject};
 use crate::loader::{Batch, Prefetch};
-use crate::objective::{self, Losses, Objective, Player};
+use crate::objective::{self, Losses, Objective, Player, decoders};
 use crate::optim::AdamW;
 use crate::run_file::{RunFile, Stage};
 
@@ -304,10 +304,13 @@ impl<'a> StageRun<'a> {
     fn checkpoint(&self, between_stages: bool) -> Result<Checkpoint> {
         let mut weights = self.training.params.tensors()?;
         let mut optimizer = BTreeMap::new();
-        if !between_stages {
-            for (name, var) in self.objective.vars() {
+        for (name, var) in self.objective.vars() {
+            // Decoders are looked at when the run has ended.
+            if !between_stages || name.starts_with(decoders::PREFIX) {
                 weights.insert(name, var.as_tensor().copy()?);
             }
+        }
+        if !between_stages {
             optimizer = self.optimizer.state()?;
             if let Some(mean) = &self.mean {
                 optimizer.extend(mean.state());

@@ -8,6 +8,7 @@
 //! - [`eval`] measures a checkpoint or a bundle ([`phrase_check`] keeps its phrases honest);
 //!   [`export`] writes the bundle, [`import`] one from weights at hand, [`heads`] one whose heads stand on a
 //!   checkpoint of others; [`inspect`] tells what is in one.
+//! - [`generate`] makes pictures and texts of a trained run's codes; [`sheet`] shows them.
 //! - [`sample`] packs the pictures and names that the server carries.
 //! - [`allocator`] keeps the memory of one step for the next.
 
@@ -21,6 +22,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod fit;
+pub mod generate;
 pub mod heads;
 pub mod import;
 pub mod inspect;
@@ -36,6 +38,7 @@ pub mod sample;
 pub mod schedule;
 pub mod seeds;
 pub mod shards;
+pub mod sheet;
 #[cfg(test)]
 mod testing;
 

@@ -3,6 +3,7 @@
 //! The batch of a step is a function of the run's seed, the stage and the step alone. A resumed run
 //! therefore continues with the same batches, and the loader has no state to save but the step.
 
+mod batch;
 mod prefetch;
 mod sampler;
 
@@ -10,11 +11,13 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use diptych_model::preprocess::{TokenBatch, Tokens};
-use diptych_model::tower::ImageFeatures;
-use diptych_model::{DualEncoder, Encoding};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use batch::{Batch, PictureInputs, Reading, TextInputs};
 pub use prefetch::Prefetch;
 
 use crate::augment::generator;
@@ -26,6 +29,9 @@ use crate::preprocessing::Preprocessing;
 pub use sampler::Order;
 pub(crate) use sampler::Sampler;
 use sampler::{Draw, TrainingWordings, Vocabulary, Wording};
+
+/// Keeps generators of what objectives draw apart from all others of the same seed.
+const OBJECTIVE: u64 = 0x6f62_6a65;
 
 /// How many of what a batch holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,69 +83,6 @@ impl BatchPlan {
     }
 }
 
-/// Pictures as a model takes them.
-#[derive(Debug)]
-pub enum PictureInputs {
-    /// (N, 3, size, size), for the tower.
-    Pixels(Tensor),
-    /// What a tower that does not change gave for them.
-    Features(ImageFeatures),
-}
-
-/// Texts as a model takes them.
-#[derive(Debug)]
-pub enum TextInputs {
-    /// Ids, for the tower.
-    Tokens(TokenBatch),
-    /// (N, D): what a tower that does not change gave for them.
-    Features(Tensor),
-}
-
-/// What one training step sees. Views and wordings of the second kind follow the first ones, so that
-/// each tower runs once.
-#[derive(Debug)]
-pub struct Batch {
-    /// P pictures, then second views of the first P2 of them.
-    pub picture_inputs: Option<PictureInputs>,
-    /// Each of the P pictures as an index into the corpus's.
-    pub pictures: Vec<usize>,
-    /// The concept of each of the P pictures.
-    pub picture_concepts: Vec<u32>,
-    /// T texts, then second wordings of the first T2 of them.
-    pub text_inputs: TextInputs,
-    /// The concept of each of the T texts.
-    pub text_concepts: Vec<u32>,
-    /// The language of each of the T texts.
-    pub text_languages: Vec<String>,
-    /// Names of the groups in the batch, for messages.
-    pub groups: Vec<String>,
-}
-
-impl Batch {
-    /// The vectors of the pictures, second views behind the first ones.
-    ///
-    /// # Errors
-    /// If the batch has none, or they do not fit the model.
-    pub fn encode_pictures(&self, encoder: &DualEncoder) -> Result<Encoding> {
-        match &self.picture_inputs {
-            Some(PictureInputs::Pixels(pixels)) => Ok(encoder.encode_images(pixels)?),
-            Some(PictureInputs::Features(known)) => Ok(encoder.encode_image_features(known)?),
-            None => Err(Error::setting("batch.pictures", "missing")),
-        }
-    }
-
-    /// The vectors of the texts, second wordings behind the first ones.
-    ///
-    /// # Errors
-    /// If they do not fit the model.
-    pub fn encode_texts(&self, encoder: &DualEncoder) -> Result<Encoding> {
-        Ok(match &self.text_inputs {
-            TextInputs::Tokens(tokens) => encoder.encode_texts(tokens)?,
-            TextInputs::Features(known) => encoder.encode_text_features(known)?,
-        })
-    }
-}
-
 /// How pictures and texts are varied.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -181,9 +124,12 @@ pub struct Loader {
 #[derive(Debug)]
 pub struct Slot {
     draw: Draw,
+    position: u64,
     pictures: Vec<Vec<f32>>,
+    /// Views of one picture of the second kind.
+    counterparts: Vec<Vec<f32>>,
     texts: Vec<Tokens>,
-    languages: Vec<String>,
+    wordings: Vec<Wording>,
     second_texts: Vec<Tokens>,
 }
 
@@ -203,6 +149,12 @@ impl Loader {
         if wordings.len() < 2 {
             let message = "training needs two concepts or more that have both pictures and texts";
             return Err(Error::setting("data.folder", message));
+        }
+        if corpus.pairs_pictures()
+            && (plan.texts_per_concept != 1 || plan.second_texts > plan.concepts)
+        {
+            let message = "must be 1 where pictures stand in place of texts";
+            return Err(Error::setting("batch.texts_per_concept", message));
         }
         let concepts: Vec<u32> = wordings.keys().copied().collect();
         let sampler = Sampler::new(seed, (&corpus, &concepts), plan.order, shuffle_buffer);
@@ -240,14 +192,22 @@ impl Loader {
         let mut rng = generator(self.seed, &[position]);
         let plan = self.plan;
         let views = if plan.pictures { 1 + usize::from(index < plan.second_pictures) } else { 0 };
-        let image = &self.preprocessing.image;
-        let pictures = (0..views)
-            .map(|_| {
-                let picture = self.corpus.decoded(draw.picture)?;
-                let view = self.augmentation.image.apply(&mut rng, &picture.detailed, image.size);
-                Ok(image.normalize(view.as_ref().unwrap_or(&picture.plain)))
-            })
-            .collect::<Result<_>>()?;
+        let pictures = self.views(&mut rng, draw.picture, views)?;
+        let paired = &self.corpus.concepts[draw.concept as usize].counterparts;
+        if let Some(picture) = paired.choose(&mut rng).copied() {
+            let views = 1 + usize::from(index < plan.second_texts);
+            let counterparts = self.views(&mut rng, picture, views)?;
+            let (texts, wordings, second_texts) = (Vec::new(), Vec::new(), Vec::new());
+            return Ok(Slot {
+                draw,
+                position,
+                pictures,
+                counterparts,
+                texts,
+                wordings,
+                second_texts,
+            });
+        }
         let text = &self.augmentation.text;
         let (around, count) = ((text, &self.vocabulary), plan.texts_per_concept);
         let drawn = sampler::texts_of(&mut rng, &self.wordings[&draw.concept], around, count);
@@ -270,8 +230,19 @@ impl Loader {
         };
         let texts = tokens(&drawn)?;
         let second_texts = tokens(&drawn[..seconds])?;
-        let languages = drawn.into_iter().map(|wording| wording.language).collect();
-        Ok(Slot { draw, pictures, texts, languages, second_texts })
+        let counterparts = Vec::new();
+        Ok(Slot { draw, position, pictures, counterparts, texts, wordings: drawn, second_texts })
+    }
+
+    /// Some views of a picture, normalised.
+    fn views(&self, rng: &mut ChaCha8Rng, picture: usize, count: usize) -> Result<Vec<Vec<f32>>> {
+        let image = &self.preprocessing.image;
+        let decoded = self.corpus.decoded(picture)?;
+        let views = (0..count).map(|_| {
+            let view = self.augmentation.image.apply(rng, &decoded.detailed, image.size);
+            image.normalize(view.as_ref().unwrap_or(&decoded.plain))
+        });
+        Ok(views.collect())
     }
 
     /// The batch that some places make: the second half of [`Loader::batch`].
@@ -280,27 +251,31 @@ impl Loader {
     /// If a tensor cannot be made.
     pub fn assemble(&self, slots: &[Slot]) -> Result<Batch> {
         let concepts: Vec<u32> = slots.iter().map(|slot| slot.draw.concept).collect();
-        let views = |nth: usize| slots.iter().filter_map(move |slot| slot.pictures.get(nth));
-        let pictures: Vec<&Vec<f32>> = views(0).chain(views(1)).collect();
-        let size = self.preprocessing.image.size as usize;
-        let pixels = match pictures.len() {
-            0 => None,
-            count => {
-                let values = pictures.into_iter().flatten().copied().collect::<Vec<f32>>();
-                let shape = (count, 3, size, size);
-                Some(PictureInputs::Pixels(Tensor::from_vec(values, shape, &Device::Cpu)?))
-            }
-        };
+        let pixels = self.pixels(slots, |slot| &slot.pictures)?.map(PictureInputs::Pixels);
         let texts = slots.iter().flat_map(|slot| &slot.texts);
         let seconds = slots.iter().flat_map(|slot| &slot.second_texts);
         let tokens: Vec<&Tokens> = texts.chain(seconds).collect();
-        let repeated = |concept: &u32| std::iter::repeat_n(*concept, self.plan.texts_per_concept);
+        let wordings = || slots.iter().flat_map(|slot| &slot.wordings);
+        let text_inputs = match self.pixels(slots, |slot| &slot.counterparts)? {
+            Some(pixels) => TextInputs::Pixels(pixels),
+            None => TextInputs::Tokens(TokenBatch::collate(&tokens)),
+        };
+        let each = if matches!(text_inputs, TextInputs::Pixels(_)) {
+            1
+        } else {
+            self.plan.texts_per_concept
+        };
+        let repeated = |concept: &u32| std::iter::repeat_n(*concept, each);
         let group = |concept: &u32| self.corpus.concepts[*concept as usize].group.clone();
+        let first = slots.first().map_or(0, |slot| slot.position);
         Ok(Batch {
             picture_inputs: pixels,
-            text_inputs: TextInputs::Tokens(TokenBatch::collate(&tokens)),
+            text_inputs,
             text_concepts: concepts.iter().flat_map(repeated).collect(),
-            text_languages: slots.iter().flat_map(|slot| slot.languages.clone()).collect(),
+            text_languages: wordings().map(|wording| wording.language.clone()).collect(),
+            texts: wordings().map(|wording| wording.text.clone()).collect(),
+            seed: generator(self.seed, &[OBJECTIVE, first]).random(),
+            number: first / self.plan.concepts as u64,
             groups: concepts.iter().map(group).collect(),
             pictures: match self.plan.pictures {
                 true => slots.iter().map(|slot| slot.draw.picture).collect(),
@@ -308,5 +283,20 @@ impl Loader {
             },
             picture_concepts: if self.plan.pictures { concepts } else { Vec::new() },
         })
+    }
+
+    /// (N, 3, size, size): first views, then second ones; `None` without any.
+    fn pixels(
+        &self,
+        slots: &[Slot],
+        of: impl Fn(&Slot) -> &Vec<Vec<f32>>,
+    ) -> Result<Option<Tensor>> {
+        let views = |nth: usize| slots.iter().filter_map(|slot| of(slot).get(nth)).collect();
+        let pictures: [Vec<&Vec<f32>>; 2] = [views(0), views(1)];
+        let count = pictures[0].len() + pictures[1].len();
+        let size = self.preprocessing.image.size as usize;
+        let values: Vec<f32> = pictures.concat().into_iter().flatten().copied().collect();
+        let tensor = || Tensor::from_vec(values, (count, 3, size, size), &Device::Cpu);
+        Ok((count > 0).then(tensor).transpose()?)
     }
 }

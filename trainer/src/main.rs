@@ -19,6 +19,7 @@ use diptych_train::report::RunLog;
 use diptych_train::run_file::RunFile;
 use diptych_train::sample::{self, SampleArgs};
 use diptych_train::seeds;
+use diptych_train::sheet::{self, SheetArgs};
 
 /// Pictures and texts to a bundle: prepare data, train, measure, export.
 #[derive(Debug, Parser)]
@@ -47,8 +48,9 @@ enum Command {
     Heads(HeadsArgs),
     /// Say what a bundle holds, and whether it is whole.
     Inspect(InspectArgs),
-    /// Pack the pictures and names that the server carries.
-    Sample(SampleArgs),
+    /// Show what a run makes: a contact sheet and a page. Without --run: pack the pictures and names that
+    /// the server carries.
+    Sample(SampleCommand),
 }
 
 #[derive(Debug, Args)]
@@ -88,6 +90,34 @@ struct ExportArgs {
 }
 
 #[derive(Debug, Args)]
+struct SampleCommand {
+    /// The folder of a run with decoders, whose newest checkpoint is shown.
+    #[arg(long)]
+    run: Option<PathBuf>,
+    /// A prepared dataset: to pack, or in place of the run file's.
+    #[arg(long, value_name = "DIR", required_unless_present = "run")]
+    data: Option<PathBuf>,
+    /// The folder of the sheet and the page, or the pack, as in server/sample/emoji.tar.gz.
+    #[arg(long)]
+    out: PathBuf,
+    /// Of a sheet: the concepts shown.
+    #[arg(long, default_value_t = 8)]
+    rows: usize,
+    /// Of a sheet: draws of the exclusive code for each concept.
+    #[arg(long, default_value_t = 6)]
+    draws: usize,
+    /// Of a sheet: decides which concepts, and the draws.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Of a pack: the side of the pictures in pixels.
+    #[arg(long, value_name = "PX", default_value_t = 48, value_parser = clap::value_parser!(u32).range(8..=512))]
+    size: u32,
+    /// Of a pack: the most colours that a picture keeps.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(2..=256))]
+    colors: u16,
+}
+
+#[derive(Debug, Args)]
 struct InspectArgs {
     /// The bundle's folder.
     bundle: PathBuf,
@@ -115,7 +145,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     match cli.command {
         Command::Prepare(args) => writeln!(out, "{}", prepare::run(&args)?)?,
-        Command::Sample(args) => writeln!(out, "{}", sample::run(&args)?)?,
+        Command::Sample(args) => run_sample(args)?,
         Command::Fit(args) => run_fit(args)?,
         Command::Eval(args) => eval::cli::run(&args, &mut out)?,
         Command::Export(args) => run_export(&args)?,
@@ -150,6 +180,23 @@ fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
     }
     let report = export::export(&training, &tables, &args.to)?;
     writeln!(std::io::stdout(), "{report}")?;
+    Ok(())
+}
+
+fn run_sample(args: SampleCommand) -> anyhow::Result<()> {
+    let SampleCommand { run, data, out, rows, draws, seed, size, colors } = args;
+    let mut stdout = std::io::stdout();
+    match (run, data) {
+        (Some(run), data) => {
+            let args = SheetArgs { run, data, out, rows, draws, seed };
+            writeln!(stdout, "{}", sheet::run(&args)?)?;
+        }
+        (None, Some(data)) => {
+            let args = SampleArgs { data, out, size, colors };
+            writeln!(stdout, "{}", sample::run(&args)?)?;
+        }
+        (None, None) => anyhow::bail!("give --run or --data"),
+    }
     Ok(())
 }
 

@@ -2,12 +2,20 @@
 //!
 //! To add one: a file here, a `mod` line, a row in [`OBJECTIVES`].
 
+mod affine;
 mod centroid;
+mod contrast;
+pub mod decoders;
+mod dssl;
 mod exclusive_label;
+mod hybrid;
+mod iiae;
 pub mod losses;
+pub(crate) mod noise;
 mod split;
 #[cfg(test)]
 mod tests;
+pub(crate) mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -15,6 +23,8 @@ use std::fmt::Debug;
 use candle_core::{Tensor, Var};
 use diptych_model::{DualEncoder, HeadsConfig};
 use serde::de::DeserializeOwned;
+
+use decoders::Decoders;
 
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
@@ -61,6 +71,22 @@ pub struct Context<'a> {
     pub seed: u64,
 }
 
+impl Context<'_> {
+    /// Dimensions of what becomes the exclusive vectors of pictures, and of texts or what stands in their
+    /// place.
+    fn side_codes(&self) -> [usize; 2] {
+        let [image, text] = self.heads.exclusive_codes();
+        if self.corpus.pairs_pictures() { [image, image] } else { [image, text] }
+    }
+
+    /// Widths of the towers' last features, of pictures and of texts or what stands in their place.
+    fn side_features(&self) -> [usize; 2] {
+        let widths = self.encoder.feature_widths();
+        let second = if self.corpus.pairs_pictures() { widths.counterpart } else { widths.text };
+        [widths.image_last, second]
+    }
+}
+
 /// An aim of training: turns a batch into losses.
 pub trait Objective: Debug {
     /// Checks that a stage's batches hold what the losses need.
@@ -73,7 +99,7 @@ pub trait Objective: Debug {
     fn players(&self) -> &'static [Player];
 
     /// Variables of networks that only the objective has, by name, from [`Objective::begin`] on. They
-    /// are optimized, saved and restored like the model's. Their names begin with `objective.`.
+    /// are optimized, saved and restored like the model's. Their names begin with [`OWN_PREFIX`].
     fn vars(&self) -> BTreeMap<String, Var> {
         BTreeMap::new()
     }
@@ -84,6 +110,11 @@ pub trait Objective: Debug {
     /// # Errors
     /// If the model and the data do not go together.
     fn begin(&mut self, context: Context<'_>) -> Result<()>;
+
+    /// The way back from codes, of an objective that has one, from [`Objective::begin`] on.
+    fn decoders(&self) -> Option<&Decoders> {
+        None
+    }
 
     /// The losses of one player's turn, on variables as the turns before left them.
     ///
@@ -103,8 +134,15 @@ pub struct Entry {
     pub build: fn(toml::Table) -> Result<Box<dyn Objective>>,
 }
 
+/// The key of an objective's decoders among its settings.
+pub(crate) const DECODER: &str = "decoder";
+
+/// The beginning of the names of variables that only an objective has.
+pub const OWN_PREFIX: &str = "objective.";
+
 /// All objectives, by name.
-pub const OBJECTIVES: [Entry; 2] = [centroid::ENTRY, split::ENTRY];
+pub const OBJECTIVES: [Entry; 5] =
+    [centroid::ENTRY, dssl::ENTRY, hybrid::ENTRY, iiae::ENTRY, split::ENTRY];
 
 /// Builds the objective of a run file's `objective` table.
 ///

@@ -6,7 +6,10 @@
 pub mod emoji;
 pub mod folder;
 pub mod hf_parquet;
+pub mod mnist_cdcb;
 mod pairs;
+mod raster;
+pub mod shapes;
 mod table;
 
 use std::collections::BTreeMap;
@@ -41,6 +44,10 @@ pub enum PrepareSource {
     Folder(folder::FolderArgs),
     /// Parquet files with pictures in them, as Hugging Face datasets keeps them.
     HfParquet(hf_parquet::HfParquetArgs),
+    /// Handwritten digits, each on a coloured background and in a colour: pairs of pictures.
+    MnistCdcb(mnist_cdcb::MnistCdcbArgs),
+    /// Scenes of two shapes with captions, drawn here: every factor is known, and nothing is fetched.
+    Shapes(shapes::ShapesArgs),
 }
 
 /// Prepares a dataset.
@@ -52,6 +59,8 @@ pub fn run(args: &PrepareArgs) -> Result<Report> {
         PrepareSource::Emoji(args) => emoji::run(args),
         PrepareSource::Folder(args) => folder::run(args),
         PrepareSource::HfParquet(args) => hf_parquet::run(args),
+        PrepareSource::MnistCdcb(args) => mnist_cdcb::run(args),
+        PrepareSource::Shapes(args) => shapes::run(args),
     }
 }
 
@@ -117,17 +126,24 @@ impl fmt::Display for Report {
             let values: Vec<String> = values.iter().map(|(v, n)| format!("{v} {n}")).collect();
             writeln!(f, "pictures by {label}: {}", values.join(", "))?;
         }
+        for (factor, columns) in &self.manifest.numeric {
+            writeln!(f, "numbers of {factor}: {}", columns.join(", "))?;
+        }
         let langs = counts.texts_by_lang.iter().map(|(lang, n)| {
             let lang = if lang.is_empty() { "not known" } else { lang };
             format!("{lang} {n}")
         });
-        writeln!(f, "texts by language: {}", langs.collect::<Vec<_>>().join(", "))?;
+        if self.manifest.paired.is_none() {
+            writeln!(f, "texts by language: {}", langs.collect::<Vec<_>>().join(", "))?;
+        }
         let by_split = |counts: &BTreeMap<Split, u64>| {
             let counts = counts.iter().map(|(split, n)| format!("{} {n}", split.as_str()));
             counts.collect::<Vec<_>>().join(", ")
         };
         writeln!(f, "pictures by split: {}", by_split(&counts.images_by_split))?;
-        writeln!(f, "texts by split: {}", by_split(&counts.texts_by_split))?;
+        if self.manifest.paired.is_none() {
+            writeln!(f, "texts by split: {}", by_split(&counts.texts_by_split))?;
+        }
         for note in &self.manifest.notes {
             writeln!(f, "{note}")?;
         }

@@ -66,13 +66,15 @@ pub struct ExportRules {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeakLimit {
-    /// Whose vectors.
+    /// Whose vectors; `text` are also those of pictures that stand in place of texts.
     pub modality: Modality,
     /// Which of them.
     pub space: Space,
-    /// A label column of the data, `concept` or `language`.
+    /// A label column of the data, `concept` or `language`; a factor that is a number, of which the share
+    /// of its variance counts; or, of exclusive vectors, `retrieval`: the R@1 that a map fitted from them
+    /// to the other side's shared vectors finds.
     pub factor: String,
-    /// The highest accuracy of the better of the two probes, 0 to 1.
+    /// The highest figure of the better of the two probes, or maps, 0 to 1.
     pub most: f64,
 }
 
@@ -226,10 +228,17 @@ impl RunFile {
             let message = format!("must be model.image_tower.size, {size}");
             return Err(Error::setting("preprocessing.image.size", message));
         }
-        let most = self.model.vocabulary()?;
-        if self.preprocessing.text.vocabulary() as usize > most {
-            let message = format!("the text tower takes ids below {most} only");
-            return Err(Error::setting("preprocessing.text", message));
+        if let Some(counterpart) = &self.model.counterpart_tower {
+            if counterpart.size() != size {
+                let message = format!("must be model.image_tower.size, {size}");
+                return Err(Error::setting("model.counterpart_tower.size", message));
+            }
+        } else {
+            let most = self.model.vocabulary()?;
+            if self.preprocessing.text.vocabulary() as usize > most {
+                let message = format!("the text tower takes ids below {most} only");
+                return Err(Error::setting("preprocessing.text", message));
+            }
         }
         if let Some(hold_out) = self.data.hold_out {
             hold_out.check()?;

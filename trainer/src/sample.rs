@@ -21,27 +21,22 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use clap::Args;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::shards::{Dataset, ImageRow, Source, TextKind};
 
-/// Arguments of `sample`.
-#[derive(Debug, Clone, Args)]
+/// Arguments of `sample` without a run.
+#[derive(Debug, Clone)]
 pub struct SampleArgs {
     /// Folder of the prepared dataset; it needs the label column `style`.
-    #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// The pack to write, as in server/sample/emoji.tar.gz.
-    #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Side of the pictures in pixels.
-    #[arg(long, value_name = "PX", default_value_t = 48, value_parser = clap::value_parser!(u32).range(8..=512))]
+    /// Side of the pictures in pixels, 8 to 512.
     pub size: u32,
-    /// The most colours that a picture keeps.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(2..=256))]
+    /// The most colours that a picture keeps, 2 to 256.
     pub colors: u16,
 }
 

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Pictures lie in the Hugging Face image layout, so `datasets.load_dataset("parquet", ...)` opens
-//! them as pictures. A picture and a text of one `group` belong together.
+//! them as pictures. A picture and a text of one `group` belong together; in a dataset of paired
+//! pictures, which has no texts, so do two pictures of one group and of different kinds.
 
 mod manifest;
 mod read;
@@ -18,7 +19,7 @@ mod schema;
 mod tests;
 mod write;
 
-pub use manifest::{Counts, Manifest, ShardFile, Skipped, Source};
+pub use manifest::{Counts, Manifest, PairedPictures, ShardFile, Skipped, Source};
 pub use read::{Dataset, ImageBytes, Rows};
 pub use schema::IMAGE_COLUMNS;
 pub use write::DatasetWriter;

@@ -24,6 +24,7 @@ fn small() -> ModelConfig {
     ModelConfig {
         image_tower: Some(ImageTowerConfig::Conv(conv)),
         text_tower: Some(TextTowerConfig::NgramBag(bag)),
+        counterpart_tower: None,
         heads,
     }
 }

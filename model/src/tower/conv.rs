@@ -24,7 +24,7 @@ const COLOURS: usize = 3;
 /// Mean, deviation and maximum of each channel.
 const STATISTICS: usize = 3;
 
-/// The tower. `last` is the mean over positions of the last stage; `early` are statistics of the
+/// The tower. `last` is the mean over positions of the last stage, in each of its cells; `early` are statistics of the
 /// pixels, of the stem before its normalisation takes contrast away, and of the first stages.
 #[derive(Debug)]
 pub(super) struct Conv {
@@ -33,6 +33,7 @@ pub(super) struct Conv {
     /// Blocks of each stage.
     stages: Vec<Vec<Block>>,
     early_stages: usize,
+    cells: usize,
     last_width: usize,
     early_width: usize,
     compute_dtype: DType,
@@ -66,7 +67,8 @@ impl Conv {
             stem_norm: Norm::new(params, &format!("{prefix}.stem.norm"), widths[0], groups)?,
             stages,
             early_stages: config.early_stages,
-            last_width: inputs,
+            cells: config.cells,
+            last_width: inputs * config.cells * config.cells,
             early_width: STATISTICS * (COLOURS + widths[0] + early),
             compute_dtype: params.compute_dtype(),
         })
@@ -87,7 +89,7 @@ impl ImageTower for Conv {
                 early.push(ops::pool_statistics(&x)?);
             }
         }
-        Ok(ImageFeatures { last: ops::mean_pool(&x)?, early: Tensor::cat(&early, 1)? })
+        Ok(ImageFeatures { last: cell_means(&x, self.cells)?, early: Tensor::cat(&early, 1)? })
     }
 
     fn last_width(&self) -> usize {
@@ -102,6 +104,24 @@ impl ImageTower for Conv {
     fn group(&self) -> usize {
         8
     }
+}
+
+/// The means of (B, H, W, C) over each of `cells` times `cells` parts, row by row: (B, cells² C).
+fn cell_means(x: &Tensor, cells: usize) -> Result<Tensor> {
+    if cells == 1 {
+        return Ok(ops::mean_pool(x)?);
+    }
+    let (_, height, width, _) = x.dims4()?;
+    let (rows, columns) = (height / cells, width / cells);
+    let mut means = Vec::with_capacity(cells * cells);
+    for row in 0..cells {
+        let band = x.narrow(1, row * rows, rows)?;
+        for column in 0..cells {
+            let cell = band.narrow(2, column * columns, columns)?.contiguous()?;
+            means.push(ops::mean_pool(&cell)?);
+        }
+    }
+    Ok(Tensor::cat(&means, 1)?)
 }
 
 /// Two convolutions beside a shortcut.
@@ -145,5 +165,22 @@ impl Block {
                 self.second_norm.group_onto(&inner, &shortcut)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn cells_keep_apart_what_lies_apart() {
+        // Two channels, the second ten times the first; values 0 to 15 row by row.
+        let values: Vec<f32> = (0..16).flat_map(|at| [at as f32, 10.0 * at as f32]).collect();
+        let x = Tensor::from_vec(values, (1, 4, 4, 2), &Device::Cpu).unwrap();
+        let means = |cells| cell_means(&x, cells).unwrap().to_vec2::<f32>().unwrap()[0].clone();
+        assert_eq!(means(1), [7.5, 75.0]);
+        assert_eq!(means(2), [2.5, 25.0, 4.5, 45.0, 10.5, 105.0, 12.5, 125.0]);
     }
 }

@@ -23,8 +23,17 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// A layer of `widths` [inputs, outputs].
-    pub(crate) fn new(params: &Params, name: &str, [inputs, outputs]: [usize; 2]) -> Result<Self> {
-        let init = Init::Kaiming { fan_in: inputs };
+    pub(crate) fn new(params: &Params, name: &str, widths: [usize; 2]) -> Result<Self> {
+        Self::with_init(params, name, widths, Init::Kaiming { fan_in: widths[0] })
+    }
+
+    /// The same with weights that start otherwise.
+    pub(crate) fn with_init(
+        params: &Params,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        init: Init,
+    ) -> Result<Self> {
         Ok(Self {
             weight: params.get(&format!("{name}.weight"), &[outputs, inputs], init)?,
             bias: Some(params.get(&format!("{name}.bias"), &[outputs], Init::Zeros)?),

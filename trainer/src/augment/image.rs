@@ -30,6 +30,27 @@ pub struct ImageAugmentation {
     pub blur: f64,
     /// Chance of few colour levels, as in indexed pictures.
     pub quantise: f64,
+    /// What lies around a picture that does not fill the canvas.
+    #[serde(skip_serializing_if = "Around::is_default")]
+    pub around: Around,
+}
+
+/// What lies around a picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Around {
+    /// White.
+    #[default]
+    White,
+    /// The nearest pixel of the picture, for pictures whose background has a colour.
+    Edge,
+}
+
+impl Around {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for ImageAugmentation {
@@ -44,6 +65,7 @@ impl Default for ImageAugmentation {
             coarse: 0.15,
             blur: 0.1,
             quantise: 0.1,
+            around: Around::default(),
         }
     }
 }
@@ -80,7 +102,7 @@ impl ImageAugmentation {
         Ok(())
     }
 
-    /// Another view of a square picture on white, `size` pixels a side; `None` for the picture
+    /// Another view of a square picture, `size` pixels a side; `None` for the picture
     /// exactly as serving would see it.
     ///
     /// `detailed` has a few more pixels a side than `size`: a view takes one bilinear sample a pixel.
@@ -91,7 +113,7 @@ impl ImageAugmentation {
         }
         let side =
             if rng.random_bool(self.coarse) { rng.random_range(size / 2..=size) } else { size };
-        let mut view = self.placement(rng).render(detailed, side);
+        let mut view = self.placement(rng).render(detailed, side, self.around);
         self.recolour(rng, &mut view);
         if side != size {
             view = imageops::resize(&view, size, size, FilterType::Triangle);
@@ -149,26 +171,37 @@ struct Placement {
 }
 
 impl Placement {
-    /// Draws the picture on a white canvas of `side` pixels.
-    fn render(&self, picture: &RgbImage, side: u32) -> RgbImage {
+    /// Draws the picture on a canvas of `side` pixels.
+    fn render(&self, picture: &RgbImage, side: u32, around: Around) -> RgbImage {
         RgbImage::from_fn(side, side, |column, row| {
             let x = (f64::from(column) + 0.5) / f64::from(side) - 0.5 - self.shift[0];
             let y = (f64::from(row) + 0.5) / f64::from(side) - 0.5 - self.shift[1];
             let u = (self.cosine * x + self.sine * y) / self.scale + 0.5;
             let v = (self.cosine * y - self.sine * x) / self.scale + 0.5;
-            image::Rgb(bilinear(picture, u, v).map(|value| value.round().clamp(0.0, 255.0) as u8))
+            let [u, v] = match around {
+                Around::White => [u, v],
+                Around::Edge => [u, v].map(|at| at.clamp(0.0, 1.0)),
+            };
+            image::Rgb(
+                bilinear(picture, u, v, around).map(|value| value.round().clamp(0.0, 255.0) as u8),
+            )
         })
     }
 }
 
-/// The colour at (u, v) in 0..1 of the picture, interpolated; white outside.
-fn bilinear(picture: &RgbImage, u: f64, v: f64) -> [f32; 3] {
+/// The colour at (u, v) in 0..1 of the picture, interpolated with what is around it.
+fn bilinear(picture: &RgbImage, u: f64, v: f64, around: Around) -> [f32; 3] {
     let x = u * f64::from(picture.width()) - 0.5;
     let y = v * f64::from(picture.height()) - 0.5;
     let (left, top) = (x.floor(), y.floor());
     let (fx, fy) = ((x - left) as f32, (y - top) as f32);
     let at = |dx: i64, dy: i64| -> [f32; 3] {
-        let place = (u32::try_from(left as i64 + dx), u32::try_from(top as i64 + dy));
+        let (mut column, mut row) = (left as i64 + dx, top as i64 + dy);
+        if around == Around::Edge {
+            column = column.clamp(0, i64::from(picture.width()) - 1);
+            row = row.clamp(0, i64::from(picture.height()) - 1);
+        }
+        let place = (u32::try_from(column), u32::try_from(row));
         let (Ok(x), Ok(y)) = place else { return [255.0; 3] };
         picture.get_pixel_checked(x, y).map_or([255.0; 3], |pixel| pixel.0.map(f32::from))
     };
@@ -245,11 +278,27 @@ mod tests {
             coarse: 0.0,
             blur: 0.0,
             quantise: 0.0,
+            around: Around::White,
         };
         let view = off.apply(&mut generator(1, &[0]), &dot(48), 48).unwrap();
         let centre = view.get_pixel(24, 24).0;
         assert!(centre.iter().zip([200_u8, 40, 40]).all(|(a, b)| a.abs_diff(b) <= 1), "{centre:?}");
         assert_eq!(view.get_pixel(2, 2).0, [255; 3]);
+    }
+
+    #[test]
+    fn a_coloured_background_goes_on_around_the_picture() {
+        let shrunk = ImageAugmentation {
+            scale: [0.5, 0.5],
+            around: Around::Edge,
+            ..serde_json::from_str(
+                r#"{"plain_share": 0, "rotation": 0, "colour": 0, "hue": 0, "background": 0, "coarse": 0, "blur": 0, "quantise": 0}"#,
+            )
+            .unwrap()
+        };
+        let blue = RgbImage::from_pixel(32, 32, image::Rgb([10, 20, 200]));
+        let view = shrunk.apply(&mut generator(1, &[0]), &blue, 24).unwrap();
+        assert!(view.pixels().all(|pixel| pixel.0 == [10, 20, 200]));
     }
 
     #[test]

@@ -83,7 +83,8 @@ impl Corpus {
                 .map(|(language, wordings)| (language.clone(), wordings.clone()))
                 .collect();
             let trains = concept.split == Split::Train && !concept.pictures.is_empty();
-            if !kept.is_empty() && trains {
+            let named = !kept.is_empty() || !concept.counterparts.is_empty();
+            if named && trains {
                 training.insert(index, kept);
             }
         }

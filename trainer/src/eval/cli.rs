@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::seeds::{self, Run, Seeds};
-use super::{Encoded, Opened, Phrase, Questions, Scope, Tables, html};
+use super::{Encoded, Opened, Phrase, Questions, Scope, Tables, html, swaps};
 use crate::device::{self, DeviceArgs};
 use crate::error::{Error, Result};
 use crate::phrase_check;
@@ -26,7 +26,7 @@ pub struct EvalArgs {
     /// Ask for withheld names only, which training never saw.
     #[arg(long)]
     held_out: bool,
-    /// Leave out probes, retrieval by exclusive vectors and calibration.
+    /// Leave out probes, retrieval by exclusive vectors, swaps and calibration.
     #[arg(long)]
     quick: bool,
     /// JSON lines of phrases: {"phrase": "...", "accept": ["GROUP", ...]}.
@@ -124,7 +124,10 @@ fn measure(args: &EvalArgs, opened: &Opened) -> Result<(Tables, Encoded)> {
         leaks: more,
         calibration: more,
     };
-    let (tables, encoded) = super::examine(&opened.subject(), &questions)?;
+    let (mut tables, encoded) = super::examine(&opened.subject(), &questions)?;
+    if let Some(generator) = opened.generator()?.filter(|_| more) {
+        tables.swaps = swaps::evaluate(&generator, questions.scope.split(opened.subject().corpus))?;
+    }
     if args.held_out && tables.withheld_names.is_none() {
         return Err(Error::setting("data.hold_out", "the run file withholds no names"));
     }

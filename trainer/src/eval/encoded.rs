@@ -69,6 +69,9 @@ pub struct Name {
     pub language: String,
     /// Whether training saw it.
     pub seen: bool,
+    /// The picture that stands in place of a text, by its index in the corpus; its file's name is the
+    /// text then, and its kind the language.
+    pub picture: Option<usize>,
 }
 
 /// Vectors of pictures and names.
@@ -129,8 +132,10 @@ impl Encoded {
     pub fn new(subject: &Subject<'_>, withheld: &Withheld, wanted: &[bool]) -> Result<Self> {
         let corpus = subject.corpus;
         let mut encoded = Self::default();
-        let of_wanted = |at: &usize| wanted[corpus.pictures[*at].concept as usize];
-        let rows: Vec<usize> = (0..corpus.pictures.len()).filter(of_wanted).collect();
+        let of_wanted = corpus.concepts.iter().zip(wanted).filter(|(_, wanted)| **wanted);
+        let mut rows: Vec<usize> =
+            of_wanted.flat_map(|(concept, _)| &concept.pictures).copied().collect();
+        rows.sort_unstable();
         if !rows.is_empty() {
             let size = subject.image_size;
             let vectors = encode::chosen_pictures(subject.encoder, corpus, &rows, size)?;
@@ -141,6 +146,10 @@ impl Encoded {
                 rows,
             };
         }
+        if let Some(paired) = &corpus.manifest.paired {
+            encoded.add_counterparts(subject, &paired.counterpart, wanted)?;
+            return Ok(encoded);
+        }
         let mut concepts = Vec::new();
         for (index, concept) in (0_u32..).zip(&corpus.concepts) {
             if !wanted[index as usize] {
@@ -150,7 +159,7 @@ impl Encoded {
                 let seen = withheld.get(&index).is_none_or(|hidden| hidden != language);
                 for text in &wordings.names {
                     let (text, language) = (text.clone(), language.clone());
-                    encoded.texts.push(Name { text, language, seen });
+                    encoded.texts.push(Name { text, language, seen, picture: None });
                     concepts.push(index);
                 }
             }
@@ -166,6 +175,40 @@ impl Encoded {
             };
         }
         Ok(encoded)
+    }
+
+    /// Pictures of the second kind as what stands in place of names.
+    fn add_counterparts(
+        &mut self,
+        subject: &Subject<'_>,
+        kind: &str,
+        wanted: &[bool],
+    ) -> Result<()> {
+        let corpus = subject.corpus;
+        let mut concepts = Vec::new();
+        let mut pictures = Vec::new();
+        for (index, concept) in
+            (0_u32..).zip(&corpus.concepts).filter(|(at, _)| wanted[*at as usize])
+        {
+            for picture in concept.counterparts.iter().copied() {
+                let text = corpus.pictures[picture].path.clone();
+                let language = kind.to_owned();
+                self.texts.push(Name { text, language, seen: true, picture: Some(picture) });
+                concepts.push(index);
+                pictures.push(picture);
+            }
+        }
+        if !pictures.is_empty() {
+            let size = subject.image_size;
+            let vectors = encode::counterparts(subject.encoder, corpus, &pictures, size)?;
+            self.names = Side {
+                shared: Matrix::of(&vectors.shared)?,
+                exclusive: exclusive_rows(&vectors)?,
+                rows: (0..concepts.len()).collect(),
+                concepts,
+            };
+        }
+        Ok(())
     }
 
     /// The part whose concepts a condition holds for.

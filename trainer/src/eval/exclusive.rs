@@ -155,8 +155,7 @@ fn chance(asking: &Side, other: &Side) -> Cuts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::augment::generator;
-    use crate::eval::ridge::normal;
+    use crate::augment::{generator, normal};
 
     /// A picture and a name for each concept. The name's exclusive vector is noise; the picture's is
     /// its shared vector in another basis (turned by a shift of the axes), or noise.

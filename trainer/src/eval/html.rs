@@ -26,6 +26,7 @@ p.note { color: #48525f; max-width: 52rem; }
 .key span { display: inline-block; width: .8em; height: .8em; margin: 0 .35em 0 1em; }
 .ask { display: flex; align-items: center; gap: .5rem; padding: .25rem 0; border-bottom: 1px solid #eef0f4; }
 .ask .words { width: 17rem; overflow-wrap: anywhere; } .ask .rank { width: 4.5rem; color: #48525f; text-align: right; }
+td img { display: block; }
 figure { margin: 0; padding: 3px; border: 3px solid transparent; border-radius: 6px; text-align: center; }
 figure.right { border-color: #1a8f4c; background: #e9f7ef; } figure img { display: block; width: 72px; height: 72px;
   object-fit: contain; } figcaption { font-size: 10px; color: #48525f; }
@@ -41,15 +42,16 @@ pub fn page(subject: &Subject<'_>, tables: &Tables, encoded: &Encoded) -> Result
     let sheets = sheets::choose(encoded, &names, &pictures)?;
     let mut body = figures(&subject.corpus.manifest.name, tables);
     body.push_str(&sheets::show(subject.corpus, &sheets)?);
-    Ok(whole(&subject.corpus.manifest.name, &body))
+    Ok(whole(&format!("Evaluation on {}", subject.corpus.manifest.name), &body))
 }
 
-fn whole(name: &str, body: &str) -> String {
-    let name = escape(name);
+/// A page of this title around a body.
+pub(crate) fn whole(title: &str, body: &str) -> String {
+    let title = escape(title);
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <title>Evaluation on {name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
 }
 
@@ -71,9 +73,11 @@ fn figures(name: &str, tables: &Tables) -> String {
     out.push_str("</p>\n");
     tabular::recall(&mut out, tables);
     tabular::probes(&mut out, &tables.probes);
+    tabular::numbers(&mut out, &tables.numbers);
     if let Some(found) = &tables.exclusive_retrieval {
         tabular::exclusive(&mut out, found);
     }
+    tabular::swaps(&mut out, &tables.swaps);
     if let Some(found) = &tables.calibration {
         plots::calibration(&mut out, found);
     }
@@ -82,7 +86,7 @@ fn figures(name: &str, tables: &Tables) -> String {
 
 /// Text as it stands between tags and within quoted attributes. Characters that no HTML may have are
 /// left out.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -99,7 +103,7 @@ fn escape(text: &str) -> String {
 }
 
 /// Appends; writing to a string does not fail.
-fn push(out: &mut String, what: std::fmt::Arguments<'_>) {
+pub(crate) fn push(out: &mut String, what: std::fmt::Arguments<'_>) {
     let written = out.write_fmt(what);
     debug_assert!(written.is_ok(), "a Display refused");
 }

@@ -7,6 +7,8 @@
 
 pub mod classifier;
 mod factors;
+mod network;
+pub mod regressor;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -14,15 +16,16 @@ use serde::{Deserialize, Serialize};
 use super::SEED;
 use super::division::{Division, Rule};
 use super::encoded::{Encoded, Side};
+use super::matrix::Matrix;
 use crate::corpus::Corpus;
 use crate::error::Result;
 use classifier::{Kind, Rows, accuracy};
-use factors::Factor;
+use factors::{Factor, NumberFactor};
 
 /// What was read of one factor from one modality.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
-    /// `image` or `text`.
+    /// `image`, `text`, or `counterpart` for pictures that stand in place of texts.
     pub modality: String,
     /// A label column of the dataset, `concept`, or `language`.
     pub factor: String,
@@ -42,10 +45,30 @@ pub struct Reading {
     pub exclusive: Accuracy,
 }
 
-/// The share of scored rows whose class was said.
+/// How much was read of a factor that is a number from one modality: coefficients of determination in place
+/// of shares, 0 being chance.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NumberReading {
+    /// `image`, `text`, or `counterpart` for pictures that stand in place of texts.
+    pub modality: String,
+    /// A factor of the dataset that is a number.
+    pub factor: String,
+    /// How rows to fit on and rows to score were told apart.
+    pub rule: Rule,
+    /// Rows fitted on.
+    pub fitted: usize,
+    /// Rows scored.
+    pub scored: usize,
+    /// Read from the shared vectors.
+    pub shared: Accuracy,
+    /// Read from the exclusive vectors.
+    pub exclusive: Accuracy,
+}
+
+/// The share of scored rows whose class was said; of numbers, the share of their variance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
-    /// By logistic regression.
+    /// By logistic regression; numbers by linear regression.
     pub linear: f64,
     /// By a perceptron with one hidden layer.
     pub mlp: f64,
@@ -65,9 +88,64 @@ pub fn read(
     let of_pictures = factors::of_pictures(corpus, &encoded.pictures, division, asked);
     let of_names = factors::of_names(corpus, encoded, division, asked);
     let pictures = of_pictures.iter().map(|factor| ("image", &encoded.pictures, factor));
-    let names = of_names.iter().map(|factor| ("text", &encoded.names, factor));
+    let second = second_modality(corpus);
+    let names = of_names.iter().map(|factor| (second, &encoded.names, factor));
     let all: Vec<_> = pictures.chain(names).collect();
     all.par_iter().map(|(modality, side, factor)| reading(modality, side, factor)).collect()
+}
+
+/// Reads every factor of the dataset that is a number from the pictures of both kinds.
+///
+/// # Errors
+/// If a product fails.
+pub fn read_numbers(
+    corpus: &Corpus,
+    encoded: &Encoded,
+    division: &Division,
+) -> Result<Vec<NumberReading>> {
+    let of_pictures = factors::numbers(corpus, &encoded.pictures.rows, &encoded.pictures, division);
+    let counterparts: Vec<usize> =
+        encoded.names.rows.iter().filter_map(|row| encoded.texts[*row].picture).collect();
+    let of_names = match corpus.pairs_pictures() {
+        true => factors::numbers(corpus, &counterparts, &encoded.names, division),
+        false => Vec::new(),
+    };
+    let pictures = of_pictures.iter().map(|factor| ("image", &encoded.pictures, factor));
+    let second = second_modality(corpus);
+    let names = of_names.iter().map(|factor| (second, &encoded.names, factor));
+    let all: Vec<_> = pictures.chain(names).collect();
+    all.par_iter().map(|(modality, side, factor)| number_reading(modality, side, factor)).collect()
+}
+
+/// What stands beside pictures.
+#[must_use]
+pub const fn second_modality(corpus: &Corpus) -> &'static str {
+    if corpus.pairs_pictures() { "counterpart" } else { "text" }
+}
+
+fn number_reading(modality: &str, side: &Side, factor: &NumberFactor) -> Result<NumberReading> {
+    let values = (factor.values.select(&factor.fitted), factor.values.select(&factor.scored));
+    let read = |kind: Kind, vectors: &Matrix| -> Result<f64> {
+        if vectors.columns() == 0 {
+            return Ok(0.0);
+        }
+        let (inputs, others) = (vectors.select(&factor.fitted), vectors.select(&factor.scored));
+        let fitted = regressor::Rows { inputs: &inputs, values: &values.0 };
+        let scored = regressor::Rows { inputs: &others, values: &values.1 };
+        regressor::determination(kind, fitted, scored, SEED)
+    };
+    let both = |vectors: &Matrix| -> Result<Accuracy> {
+        Ok(Accuracy { linear: read(Kind::Linear, vectors)?, mlp: read(Kind::Mlp, vectors)? })
+    };
+    Ok(NumberReading {
+        modality: modality.to_owned(),
+        factor: factor.name.clone(),
+        rule: factor.rule,
+        fitted: factor.fitted.len(),
+        scored: factor.scored.len(),
+        shared: both(&side.shared)?,
+        exclusive: both(&side.exclusive)?,
+    })
 }
 
 fn reading(modality: &str, side: &Side, factor: &Factor) -> Result<Reading> {
@@ -81,7 +159,7 @@ fn reading(modality: &str, side: &Side, factor: &Factor) -> Result<Reading> {
         (Kind::Mlp, &side.exclusive),
     ];
     let chance = majority(&scored, factor.count);
-    let read = |(kind, vectors): &(Kind, &super::matrix::Matrix)| {
+    let read = |(kind, vectors): &(Kind, &Matrix)| {
         if vectors.columns() == 0 {
             return Ok(chance);
         }

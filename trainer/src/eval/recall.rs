@@ -134,6 +134,17 @@ pub fn chance_at_k(right: &[usize], candidates: usize, k: usize) -> f64 {
     right.iter().map(|right| 1.0 - miss(*right)).sum::<f64>() / right.len().max(1) as f64
 }
 
+/// The chance that a query whose best right candidate has a rank among `wrong` others chooses it from
+/// `choices` candidates, the others drawn from the wrong ones without replacement: none of those drawn
+/// may be better. `C(wrong - better, k) / C(wrong, k)` with `k = choices - 1` and `better = rank - 1`,
+/// which is the mean over all draws.
+#[must_use]
+pub fn choice_of(rank: f64, wrong: usize, choices: usize) -> f64 {
+    let worse = wrong as f64 - (rank - 1.0);
+    let drawn = 0..choices.saturating_sub(1);
+    drawn.map(|drawn| (worse - drawn as f64).max(0.0) / (wrong - drawn) as f64).product()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +191,17 @@ mod tests {
         // Both candidates of group 1 are wrong for query 0 (.9 wins); for query 1 its .8 ties with the
         // .8 of group 2; group 3 has no candidate.
         assert_eq!(item_ranks(&SCORES, &GROUPS, &[0, 1, 3]), [Some(1.0), Some(1.5), None]);
+    }
+
+    #[test]
+    fn a_choice_is_the_mean_over_all_draws() {
+        // First of all: always. Last of all but as many as are drawn: never.
+        assert!((choice_of(1.0, 30, 20) - 1.0).abs() < 1e-12);
+        assert!(choice_of(13.0, 30, 20).abs() < 1e-12);
+        // One better of four wrong ones, two drawn: C(3, 2) / C(4, 2) = 3 / 6.
+        assert!((choice_of(2.0, 4, 3) - 0.5).abs() < 1e-12);
+        // One better of 19: it is always drawn.
+        assert!(choice_of(2.0, 19, 20).abs() < 1e-12);
     }
 
     #[test]

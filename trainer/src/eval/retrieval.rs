@@ -12,6 +12,9 @@ use crate::error::Result;
 /// Queries scored at a time: bounds the score matrix.
 pub(super) const QUERIES: usize = 512;
 
+/// Candidates of a choice, the right one among them.
+const CHOICES: usize = 20;
+
 /// Recall from texts to pictures and back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Directions {
@@ -23,6 +26,15 @@ pub struct Directions {
     pub rsum: f64,
 }
 
+/// Shares of queries that find what is right among a few.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Names choosing among pictures.
+    pub text_to_picture: f64,
+    /// Pictures choosing among names.
+    pub picture_to_text: f64,
+}
+
 /// Retrieval among the pictures and names of a split.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Retrieval {
@@ -32,6 +44,10 @@ pub struct Retrieval {
     pub names: usize,
     /// The names of all languages together.
     pub all: Directions,
+    /// The share of queries that find a right one of theirs among 20, the others drawn from what is wrong;
+    /// absent where there are too few.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice_of_20: Option<Choice>,
     /// The names of one language, by language.
     pub by_language: BTreeMap<String, Directions>,
 }
@@ -50,7 +66,35 @@ pub fn evaluate(encoded: &Encoded, pictures: &Side, names: &Side) -> Result<Retr
             by_language.insert(language.to_owned(), directions(&own, pictures)?);
         }
     }
-    Ok(Retrieval { pictures: pictures.len(), names: seen.len(), all, by_language })
+    let there = choice((&seen.shared, &seen.concepts), (&pictures.shared, &pictures.concepts))?;
+    let back = choice((&pictures.shared, &pictures.concepts), (&seen.shared, &seen.concepts))?;
+    let choice_of_20 = there
+        .zip(back)
+        .map(|(text_to_picture, picture_to_text)| Choice { text_to_picture, picture_to_text });
+    Ok(Retrieval { pictures: pictures.len(), names: seen.len(), all, choice_of_20, by_language })
+}
+
+/// The share of queries (Q, D) that choose rightly among [`CHOICES`] candidates, one of them right; `None`
+/// where a query has fewer wrong ones.
+fn choice(
+    (queries, asked): (&Matrix, &[u32]),
+    (candidates, concepts): (&Matrix, &[u32]),
+) -> Result<Option<f64>> {
+    let mut counts = BTreeMap::<u32, usize>::new();
+    concepts.iter().for_each(|concept| *counts.entry(*concept).or_default() += 1);
+    let mut chances = Vec::with_capacity(asked.len());
+    let mut enough = !concepts.is_empty();
+    for_scores(queries, candidates, |first, rows, scores| {
+        let asked = &asked[first..first + rows];
+        let ranks = recall::item_ranks(scores, concepts, asked);
+        for (concept, rank) in asked.iter().zip(ranks) {
+            let wrong = concepts.len() - counts.get(concept).copied().unwrap_or(0);
+            enough &= wrong >= CHOICES - 1;
+            chances.extend(rank.map(|rank| recall::choice_of(rank, wrong, CHOICES)));
+        }
+    })?;
+    enough &= !chances.is_empty();
+    Ok(enough.then(|| chances.iter().sum::<f64>() / chances.len() as f64))
 }
 
 /// Recall between names and pictures by their shared vectors.

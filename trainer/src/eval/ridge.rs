@@ -4,7 +4,7 @@ use rand::Rng;
 use rayon::prelude::*;
 
 use super::matrix::Matrix;
-use crate::augment::generator;
+use crate::augment::{generator, normal};
 use crate::error::{Error, Result};
 
 /// Most inputs: the equations are solved by elimination, which takes their cube.
@@ -152,12 +152,6 @@ impl RandomFeatures {
         }
         Ok(out)
     }
-}
-
-/// A standard normal number (Box and Muller, 1958).
-pub(super) fn normal(rng: &mut impl Rng) -> f32 {
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    (radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()) as f32
 }
 
 #[cfg(test)]

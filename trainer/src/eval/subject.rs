@@ -10,6 +10,7 @@ use diptych_model::bundle::Bundle;
 use crate::corpus::{Corpus, PictureMemory, Withheld};
 use crate::error::{Error, Result};
 use crate::fit::Training;
+use crate::generate::Generator;
 use crate::preprocessing::{Preprocessing, PreprocessingConfig};
 use crate::run_file::RunFile;
 
@@ -42,14 +43,24 @@ impl<'a> Subject<'a> {
 /// A model from disk with the data to ask it about.
 #[derive(Debug)]
 pub struct Opened {
-    encoder: DualEncoder,
-    preprocessing: Arc<Preprocessing>,
-    corpus: Arc<Corpus>,
-    image_size: usize,
+    model: Model,
     /// What its training did not see of the data.
     pub withheld: Withheld,
     /// The dataset's folder.
     pub data: PathBuf,
+}
+
+/// Where a model on disk comes from.
+#[derive(Debug)]
+enum Model {
+    /// A run, and its folder.
+    Run(Box<Training>, PathBuf),
+    Bundle {
+        encoder: Box<DualEncoder>,
+        preprocessing: Arc<Preprocessing>,
+        corpus: Arc<Corpus>,
+        image_size: usize,
+    },
 }
 
 impl Opened {
@@ -60,12 +71,9 @@ impl Opened {
     pub fn run(folder: &Path, data: Option<&Path>, device: &Device) -> Result<Self> {
         let training = Training::of_checkpoint(folder, data, device)?;
         Ok(Self {
-            image_size: training.run.model.image_size()?,
-            encoder: training.encoder,
-            preprocessing: training.preprocessing,
-            corpus: training.corpus,
-            withheld: training.withheld,
-            data: training.run.data.folder,
+            withheld: training.withheld.clone(),
+            data: training.run.data.folder.clone(),
+            model: Model::Run(Box::new(training), folder.to_path_buf()),
         })
     }
 
@@ -97,10 +105,12 @@ impl Opened {
         let hold_out = run.and_then(|run| run.data.hold_out);
         Ok(Self {
             withheld: hold_out.map(|rule| rule.draw(&corpus)).unwrap_or_default(),
-            image_size: manifest.model.image_size()?,
-            encoder,
-            preprocessing,
-            corpus: Arc::new(corpus),
+            model: Model::Bundle {
+                image_size: manifest.model.image_size()?,
+                encoder: Box::new(encoder),
+                preprocessing,
+                corpus: Arc::new(corpus),
+            },
             data,
         })
     }
@@ -108,11 +118,22 @@ impl Opened {
     /// What [`super::evaluate`] takes.
     #[must_use]
     pub fn subject(&self) -> Subject<'_> {
-        Subject {
-            encoder: &self.encoder,
-            preprocessing: &self.preprocessing,
-            corpus: &self.corpus,
-            image_size: self.image_size,
+        match &self.model {
+            Model::Run(training, _) => Subject::of_training(training),
+            Model::Bundle { encoder, preprocessing, corpus, image_size } => {
+                Subject { encoder, preprocessing, corpus, image_size: *image_size }
+            }
+        }
+    }
+
+    /// The way back from its codes, if it is a run whose objective has one.
+    ///
+    /// # Errors
+    /// As [`Generator::of_run`].
+    pub fn generator(&self) -> Result<Option<Generator<'_>>> {
+        match &self.model {
+            Model::Run(training, folder) => Generator::of_run(folder, training),
+            Model::Bundle { .. } => Ok(None),
         }
     }
 }

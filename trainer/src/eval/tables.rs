@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::calibration::Calibrated;
 use super::exclusive::ExclusiveRetrieval;
-use super::probe::Reading;
+use super::probe::{NumberReading, Reading};
 use super::recall::Recall;
 use super::retrieval::Retrieval;
+use super::swaps::Swaps;
 
 /// The languages whose mean is the figure of merit: those that most training texts resemble. Arabic
 /// and Hindi stand beside them.
@@ -49,9 +50,15 @@ pub struct Tables {
     /// What probes read from the vectors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probes: Vec<Reading>,
+    /// What probes read of factors that are numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numbers: Vec<NumberReading>,
     /// What retrieval by exclusive vectors finds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive_retrieval: Option<ExclusiveRetrieval>,
+    /// What independent classifiers read of swaps, where the run has decoders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub swaps: Vec<Swaps>,
     /// Scores to probabilities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibrated>,
@@ -102,7 +109,7 @@ impl Tables {
         if let Some(phrases) = &self.phrases {
             put("phrases.at_5".to_owned(), phrases.recall.at_5);
         }
-        if let Some(Retrieval { all, by_language, .. }) = &self.retrieval {
+        if let Some(Retrieval { all, by_language, choice_of_20, .. }) = &self.retrieval {
             let both = [
                 ("text_to_picture", all.text_to_picture),
                 ("picture_to_text", all.picture_to_text),
@@ -112,6 +119,10 @@ impl Tables {
                 put(format!("retrieval.{direction}.at_5"), recall.at_5);
                 put(format!("retrieval.{direction}.at_10"), recall.at_10);
                 put(format!("retrieval.{direction}.median_rank"), recall.median_rank);
+            }
+            if let Some(choice) = choice_of_20 {
+                put("retrieval.text_to_picture.choice_of_20".to_owned(), choice.text_to_picture);
+                put("retrieval.picture_to_text.choice_of_20".to_owned(), choice.picture_to_text);
             }
             put("retrieval.rsum".to_owned(), all.rsum);
             for (language, directions) in by_language {
@@ -136,6 +147,14 @@ impl Tables {
                 put(format!("{name}.{space}.mlp"), accuracy.mlp);
             }
         }
+        for reading in &self.numbers {
+            let name = format!("numbers.{}.{}", reading.modality, reading.factor);
+            for (space, explained) in [("shared", reading.shared), ("exclusive", reading.exclusive)]
+            {
+                put(format!("{name}.{space}.linear"), explained.linear);
+                put(format!("{name}.{space}.mlp"), explained.mlp);
+            }
+        }
         if let Some(found) = &self.exclusive_retrieval {
             let directions = [
                 ("text_to_picture", &found.text_to_picture),
@@ -149,6 +168,15 @@ impl Tables {
                 }
                 put(format!("{name}.ridge.at_1"), found.ridge.at_1);
                 put(format!("{name}.random_features.at_1"), found.random_features.at_1);
+            }
+        }
+        for Swaps { modality, content_at_1, factors, .. } in &self.swaps {
+            put(format!("swaps.{modality}.content_at_1"), *content_at_1);
+            for found in factors {
+                let name = format!("swaps.{modality}.{}", found.factor);
+                put(format!("{name}.real"), found.real);
+                put(format!("{name}.of_content"), found.of_content);
+                put(format!("{name}.of_style"), found.of_style);
             }
         }
         if let Some(found) = &self.calibration {

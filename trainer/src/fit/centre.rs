@@ -7,8 +7,10 @@
 //! 0 and variance 1 before the head (Salimans and Kingma, 2016, section 3, for the layer's input).
 
 use candle_core::{Tensor, Var};
+use diptych_model::tower::ImageFeatures;
 
 use super::Training;
+use crate::corpus::Concept;
 use crate::encode;
 use crate::error::{Error, Result};
 use crate::shards::Split;
@@ -28,22 +30,37 @@ pub(super) fn set_logit_scale(training: &Training, factor: f64) -> Result<()> {
     Ok(())
 }
 
-/// Sets `image.shared` from a spread of the corpus's pictures.
+/// Sets the shared heads of pictures from a spread of the corpus's pictures.
 pub(super) fn centre_pictures(training: &Training) -> Result<()> {
+    let encoder = &training.encoder;
+    centre_side(training, "image", |c| &c.pictures, |pixels| Ok(encoder.image_features(pixels)?))?;
+    if encoder.pairs_pictures() {
+        let features = |pixels: &Tensor| Ok(encoder.counterpart_features(pixels)?);
+        centre_side(training, "counterpart", |c| &c.counterparts, features)?;
+    }
+    Ok(())
+}
+
+fn centre_side(
+    training: &Training,
+    name: &str,
+    pictures: impl Fn(&Concept) -> &Vec<usize>,
+    features: impl Fn(&Tensor) -> Result<ImageFeatures>,
+) -> Result<()> {
     let corpus = &training.corpus;
-    let trains = |picture: &usize| {
-        corpus.concepts[corpus.pictures[*picture].concept as usize].split == Split::Train
-    };
-    let pictures: Vec<usize> = (0..corpus.pictures.len()).filter(trains).collect();
+    let trained = corpus.concepts.iter().filter(|concept| concept.split == Split::Train);
+    let mut pictures: Vec<usize> = trained.flat_map(pictures).copied().collect();
+    pictures.sort_unstable();
     let stride = pictures.len().div_ceil(PICTURES).max(1);
     let chosen: Vec<usize> = pictures.into_iter().step_by(stride).collect();
     let pixels = encode::pixels(corpus, &chosen, training.run.model.image_size()?)?;
-    let features = training.encoder.image_features(&pixels)?.last.detach();
+    let features = features(&pixels)?.last.detach();
     let vars = training.params.vars();
-    let var = |name: &str| {
-        vars.get(name).ok_or_else(|| Error::setting("model", format!("there is no `{name}`")))
+    let var = |part: &str| {
+        let name = format!("{name}.shared.{part}");
+        vars.get(&name).ok_or_else(|| Error::setting("model", format!("there is no `{name}`")))
     };
-    centre(&features, var("image.shared.weight")?, var("image.shared.bias")?)
+    centre(&features, var("weight")?, var("bias")?)
 }
 
 /// Sets the weight (S, D) and bias (S) of a head so that over `features` (N, D) each feature has mean 0

@@ -44,6 +44,11 @@ impl Training {
     pub fn open(run: &RunFile, device: &Device) -> Result<Self> {
         let preprocessing = Arc::new(Preprocessing::new(&run.preprocessing)?);
         let corpus = Arc::new(Corpus::open(&run.data.folder, &preprocessing, run.data.memory)?);
+        if corpus.pairs_pictures() != run.model.counterpart_tower.is_some() {
+            let message =
+                "is for data that pairs pictures with pictures, and needed for them alone";
+            return Err(Error::setting("model.counterpart_tower", message));
+        }
         let withheld = run.data.hold_out.map(|rule| rule.draw(&corpus)).unwrap_or_default();
         let params = Params::seeded(run.seed, device);
         let encoder = DualEncoder::new(&run.model, &params)?;

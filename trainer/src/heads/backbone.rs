@@ -105,6 +105,7 @@ impl Backbone {
             exclusive_text: settings.exclusive_text,
             exclusive_hidden: settings.exclusive_hidden,
             exclusive_reads: settings.exclusive_reads.clone(),
+            exclusive_anchor: 0.0,
         }
     }
 
@@ -117,6 +118,7 @@ impl Backbone {
         ModelConfig {
             image_tower: image.image_tower.clone(),
             text_tower: self.text().manifest().model.text_tower.clone(),
+            counterpart_tower: None,
             heads,
         }
     }

@@ -164,7 +164,7 @@ impl Inputs {
         for text in texts {
             let Text { concept, language, text } = &self.names[text];
             let (text, language) = (text.clone(), language.clone());
-            encoded.texts.push(Name { text, language, seen: true });
+            encoded.texts.push(Name { text, language, seen: true, picture: None });
             encoded.names.rows.push(encoded.names.concepts.len());
             encoded.names.concepts.push(*concept);
         }

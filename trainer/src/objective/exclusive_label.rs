@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Tensor, Var};
-use diptych_model::ops;
-use diptych_model::{Init, Params};
+use diptych_model::Params;
 use serde::Deserialize;
 
+use super::affine::Affine;
 use super::{Context, Losses, check_weight, losses};
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
@@ -53,18 +53,11 @@ pub(super) struct ExclusiveLabel {
 }
 
 #[derive(Debug)]
-struct Classifier {
-    weight: Tensor,
-    bias: Tensor,
-}
+struct Classifier(Affine);
 
 impl Classifier {
     fn new(params: &Params, name: &str, classes: usize, dims: usize) -> Result<Self> {
-        let init = Init::Kaiming { fan_in: dims };
-        Ok(Self {
-            weight: params.get(&format!("{name}.weight"), &[classes, dims], init)?,
-            bias: params.get(&format!("{name}.bias"), &[classes], Init::Zeros)?,
-        })
+        Ok(Self(Affine::new(params, name, [dims, classes])?))
     }
 
     /// Cross-entropy of the rows of `vectors` (N, E) that have a class; `None` if none has.
@@ -76,8 +69,7 @@ impl Classifier {
         }
         let rows = Tensor::new(rows, vectors.device())?;
         let vectors = (vectors.index_select(&rows, 0)? * SCALE)?;
-        let logits = ops::linear(&vectors, &self.weight, Some(&self.bias))?;
-        losses::cross_entropy(&logits, &classes).map(Some)
+        losses::cross_entropy(&self.0.forward(&vectors)?, &classes).map(Some)
     }
 }
 

@@ -1,6 +1,10 @@
 //! The losses that objectives are made of: functions of tensors, with no variables of their own.
 
+mod gaussian;
+
 use candle_core::{D, Tensor};
+
+pub use gaussian::Gaussian;
 
 use crate::error::Result;
 
@@ -103,6 +107,17 @@ pub fn alignment(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     Ok((product(&left, &right)? / (scale + TINY)?)?)
 }
 
+/// How much of one set of unit rows is found in another of the same rows: the Frobenius norm of the mean
+/// of their outer products (Wang et al., 2024, appendix; there a sum over the rows). `left` is (B, P),
+/// `right` (B, Q).
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn overlap(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    let product = (left.t()?.contiguous()?.matmul(right)? / left.dim(0)? as f64)?;
+    Ok((product.sqr()?.sum_all()? + TINY)?.sqrt()?)
+}
+
 /// How much unit rows point the same way: the squared length of their mean, about 0 when they are
 /// spread out and 1 when they have collapsed. `vectors` is (B, D).
 ///
@@ -110,6 +125,18 @@ pub fn alignment(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 /// If a tensor operation fails.
 pub fn concentration(vectors: &Tensor) -> Result<Tensor> {
     Ok(vectors.mean(0)?.sqr()?.sum_all()?)
+}
+
+/// The sum of scalars, each times its weight; those of weight 0 take no part. There is at least one.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn weighted(terms: &[(&Tensor, f64)]) -> Result<Tensor> {
+    let mut total = terms[0].0.zeros_like()?;
+    for (term, weight) in terms.iter().filter(|(_, weight)| *weight > 0.0) {
+        total = (total + (*term * *weight)?)?;
+    }
+    Ok(total)
 }
 
 /// The first `dims` coordinates of unit rows, made unit rows again. `vectors` is (B, D).

@@ -1,8 +1,7 @@
 //! `split`: what both modalities say into the shared vectors, what is left into the exclusive ones.
 //!
-//! - Shared: symmetric InfoNCE between pictures and texts with a learned logit scale, averaged over
-//!   the Matryoshka prefixes (Kusupati et al., 2022, eq. 1, equal weights). Pictures and texts of one
-//!   concept are positives; none is another's negative.
+//! - Shared: symmetric InfoNCE between pictures and texts with a learned logit scale, see
+//!   [`super::contrast`].
 //! - Exclusive: InfoNCE between two views of a picture, and between two wordings of a text, each at a
 //!   fixed temperature (Chen et al., 2020, "SimCLR", eq. 1).
 //! - Known labels, if the settings name some: see [`super::exclusive_label`].
@@ -15,6 +14,7 @@ use candle_core::{Tensor, Var};
 use diptych_model::DualEncoder;
 use serde::Deserialize;
 
+use super::contrast::Contrast;
 use super::exclusive_label::{self, ExclusiveLabel};
 use super::{
     Context, Entry, Losses, Objective, Player, bounded_scale, check_weight, losses, parse,
@@ -62,8 +62,7 @@ impl Default for Settings {
 #[derive(Debug)]
 struct Split {
     settings: Settings,
-    /// Prefixes of the shared vectors that are trained, the whole one last.
-    prefixes: Vec<usize>,
+    contrast: Contrast,
     known: Option<ExclusiveLabel>,
 }
 
@@ -77,30 +76,7 @@ impl Split {
         if settings.exclusive_temperature == 0.0 {
             return Err(Error::setting("objective.exclusive_temperature", "must be above 0"));
         }
-        Ok(Self { settings, prefixes: Vec::new(), known })
-    }
-
-    /// Pictures (P, S) against texts (T, S) of the concepts given.
-    fn shared(
-        &self,
-        (pictures, texts): (&Tensor, &Tensor),
-        scale: &Tensor,
-        batch: &Batch,
-    ) -> Result<Tensor> {
-        let mut sum = None;
-        for dims in &self.prefixes {
-            let pictures = losses::prefix(pictures, *dims)?;
-            let texts = losses::prefix(texts, *dims)?.t()?.contiguous()?;
-            let logits = pictures.matmul(&texts)?.broadcast_mul(scale)?;
-            let loss =
-                losses::symmetric_info_nce(&logits, &batch.picture_concepts, &batch.text_concepts)?;
-            sum = Some(match sum {
-                None => loss,
-                Some(sum) => (sum + loss)?,
-            });
-        }
-        let sum = sum.ok_or_else(|| Error::setting("heads", "the stage was not begun"))?;
-        Ok((sum / self.prefixes.len() as f64)?)
+        Ok(Self { settings, contrast: Contrast::default(), known })
     }
 
     /// First and second views of the same items: row i of one against all rows of the other.
@@ -133,8 +109,7 @@ impl Objective for Split {
     }
 
     fn begin(&mut self, context: Context<'_>) -> Result<()> {
-        self.prefixes = context.heads.matryoshka.clone();
-        self.prefixes.push(context.heads.shared);
+        self.contrast.begin(context);
         self.known.as_mut().map_or(Ok(()), |known| known.begin(context))
     }
 
@@ -149,7 +124,8 @@ impl Objective for Split {
         let first = |vectors: &Tensor, count: usize| vectors.narrow(0, 0, count)?.contiguous();
         let shared_p = first(&pictures.shared, count_p)?;
         let shared_t = first(&texts.shared, count_t)?;
-        let shared = self.shared((&shared_p, &shared_t), &bounded_scale(encoder)?, batch)?;
+        let pair = (&shared_p, &shared_t);
+        let shared = self.contrast.loss(pair, &bounded_scale(encoder)?, batch)?;
         let centring = [losses::concentration(&shared_p)?, losses::concentration(&shared_t)?];
         let both = (&centring[0] + &centring[1])?;
         let mut total = (&shared + (both * self.settings.centring_weight)?)?;

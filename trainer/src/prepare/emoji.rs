@@ -6,7 +6,6 @@
 
 mod annotations;
 mod icons;
-mod raster;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +19,7 @@ use serde::Deserialize;
 use self::annotations::Annotations;
 use self::icons::{Drawing, IconSet};
 use super::pairs::{Shares, Unit, draw};
-use super::{Report, progress_bar};
+use super::{Report, progress_bar, raster};
 use crate::error::{Error, Result};
 use crate::shards::{DatasetWriter, ImageRow, Source, Split, TextKind, TextRow};
 
@@ -142,7 +141,7 @@ fn write_images(
     let pictures: Vec<std::result::Result<Vec<u8>, String>> = drawn
         .par_iter()
         .map(|(_, _, drawing)| {
-            let picture = raster::rasterise(drawing, size);
+            let picture = raster::rasterise(&drawing.body, drawing.view_box, size);
             progress.inc(1);
             picture
         })

@@ -39,7 +39,7 @@ fn what_is_wrong_is_named() {
     refused("steps = 10", "steps = 10\nwarmup_steps = 10", "stages[0].warmup_steps");
     refused("concepts = 4", "concepts = 1", "stages[0].batch.concepts");
     refused("second_texts = 2", "second_texts = 9", "stages[0].batch.second_texts");
-    refused("\"split\"", "\"splt\"", "known: centroid, split");
+    refused("\"split\"", "\"splt\"", "known: centroid, dssl, hybrid, iiae, split");
     refused("\"split\" }", "\"split\", margin = 1 }", "stages[0].objective");
     refused("second_pictures = 2, ", "", "stages[0].batch.second_pictures");
     refused("1e-3", "0.0", "stages[0].groups.learning_rate");

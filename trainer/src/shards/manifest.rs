@@ -21,6 +21,12 @@ pub struct Manifest {
     pub name: String,
     /// The label columns of the picture shards, in the order of [`super::ImageRow::labels`].
     pub labels: Vec<String>,
+    /// Which pictures stand where texts do, in a dataset that pairs pictures with pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paired: Option<PairedPictures>,
+    /// Factors that are numbers: each with the label columns that hold its coordinates.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub numeric: BTreeMap<String, Vec<String>>,
     /// How much there is of what.
     pub counts: Counts,
     /// Where pictures and texts come from, and on which terms.
@@ -32,6 +38,16 @@ pub struct Manifest {
     pub skipped: Vec<Skipped>,
     /// The shards, in reading order.
     pub files: Vec<ShardFile>,
+}
+
+/// How the two pictures of a pair are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairedPictures {
+    /// The label column that says which of the two a picture is.
+    pub label: String,
+    /// Its value for those that stand where texts do.
+    pub counterpart: String,
 }
 
 /// How much a dataset holds of what.
@@ -48,7 +64,7 @@ pub struct Counts {
     pub names: u64,
     /// What was left out, named in [`Manifest::skipped`].
     pub skipped: u64,
-    /// Pictures by label column, then by value.
+    /// Pictures by label column, then by value; columns of numbers are not counted.
     pub images_by_label: BTreeMap<String, BTreeMap<String, u64>>,
     /// Pictures by split.
     pub images_by_split: BTreeMap<Split, u64>,
@@ -102,6 +118,11 @@ pub struct ShardFile {
 }
 
 impl Manifest {
+    /// Whether a label column holds a coordinate of a factor that is a number.
+    pub fn is_numeric(&self, column: &str) -> bool {
+        self.numeric.values().flatten().any(|name| name == column)
+    }
+
     /// Reads the manifest of the dataset in `folder`.
     ///
     /// # Errors

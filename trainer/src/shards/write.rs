@@ -1,6 +1,6 @@
 //! Writing a prepared dataset.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,10 @@ use parquet::schema::types::TypePtr;
 
 use super::manifest::{Counts, file_sha256};
 use super::schema;
-use super::{FORMAT_VERSION, ImageRow, Manifest, ShardFile, Skipped, Source, TextKind, TextRow};
+use super::{
+    FORMAT_VERSION, ImageRow, Manifest, PairedPictures, ShardFile, Skipped, Source, TextKind,
+    TextRow,
+};
 use crate::error::{Error, Result};
 
 /// A row group is closed at this many rows: what a reader holds in memory at a time.
@@ -67,6 +70,8 @@ impl DatasetWriter {
             format_version: FORMAT_VERSION,
             name: name.to_owned(),
             labels,
+            paired: None,
+            numeric: BTreeMap::new(),
             counts: Counts::default(),
             sources: Vec::new(),
             notes: Vec::new(),
@@ -74,6 +79,17 @@ impl DatasetWriter {
             files: Vec::new(),
         };
         Ok(Self { folder: folder.to_path_buf(), manifest, groups: BTreeSet::new(), images, texts })
+    }
+
+    /// Says which pictures stand where texts do. Before the first row.
+    pub fn pair(&mut self, paired: PairedPictures) {
+        self.manifest.paired = Some(paired);
+    }
+
+    /// Says that a factor is a number, with the label columns of its coordinates. Before the first row.
+    pub fn numeric(&mut self, factor: &str, columns: &[&str]) {
+        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        self.manifest.numeric.insert(factor.to_owned(), columns);
     }
 
     /// Adds a picture.
@@ -93,6 +109,9 @@ impl DatasetWriter {
         self.manifest.counts.images += 1;
         *self.manifest.counts.images_by_split.entry(row.split).or_default() += 1;
         for (column, value) in self.manifest.labels.iter().zip(&row.labels) {
+            if self.manifest.is_numeric(column) {
+                continue;
+            }
             let values = self.manifest.counts.images_by_label.entry(column.clone()).or_default();
             if let Some(value) = value {
                 *values.entry(value.clone()).or_default() += 1;

@@ -81,6 +81,7 @@ pub(super) fn clip(source: &mut Source, config: &Value) -> Result<Described> {
         model: ModelConfig {
             image_tower: Some(ImageTowerConfig::ClipVit(vit)),
             text_tower: Some(TextTowerConfig::ClipText(tower)),
+            counterpart_tower: None,
             heads: shared_only(shared, Projection::Linear),
         },
         named,
@@ -111,6 +112,7 @@ pub(super) fn siglip(source: &mut Source, config: &Value) -> Result<Described> {
         model: ModelConfig {
             image_tower: Some(ImageTowerConfig::SiglipVit(vit)),
             text_tower: Some(TextTowerConfig::SiglipText(tower)),
+            counterpart_tower: None,
             heads: shared_only(output, Projection::Identity),
         },
         named,

@@ -39,6 +39,7 @@ pub(super) fn describe(
         model: ModelConfig {
             image_tower: Some(tower),
             text_tower: None,
+            counterpart_tower: None,
             heads: shared_only(features, Projection::Identity),
         },
         named,

@@ -71,6 +71,7 @@ pub(super) fn describe(source: &mut Source, config: &Value) -> Result<Described>
         model: ModelConfig {
             image_tower: None,
             text_tower: Some(TextTowerConfig::Bert(tower)),
+            counterpart_tower: None,
             heads: shared_only(shared, Projection::Identity),
         },
         named,

@@ -4,8 +4,9 @@ use super::{escape, plots, push};
 use crate::eval::Tables;
 use crate::eval::division::Rule;
 use crate::eval::exclusive::{ExclusiveRetrieval, Found};
-use crate::eval::probe::Reading;
+use crate::eval::probe::{NumberReading, Reading};
 use crate::eval::recall::Recall;
+use crate::eval::swaps::{Swapped, Swaps};
 
 /// Recall in both directions, by language where there is more than one.
 pub(super) fn recall(out: &mut String, tables: &Tables) {
@@ -113,6 +114,69 @@ pub(super) fn probes(out: &mut String, readings: &[Reading]) {
         out.push_str("</tr>\n");
     }
     out.push_str("</table>\n");
+}
+
+/// The probes of numbers, as [`probes`].
+pub(super) fn numbers(out: &mut String, readings: &[NumberReading]) {
+    if readings.is_empty() {
+        return;
+    }
+    out.push_str(
+        "<h3>Factors that are numbers</h3>\n<p class=\"note\">The share of their variance that is read; white is \
+         none.</p>\n<table>\n<tr><th>factor</th><th>fitted</th><th>scored</th><th>shared, linear</th>\
+         <th>shared, MLP</th><th>exclusive, linear</th><th>exclusive, MLP</th></tr>\n",
+    );
+    for NumberReading { modality, factor, fitted, scored, shared, exclusive, .. } in readings {
+        let (modality, factor) = (escape(modality), escape(factor));
+        push(
+            out,
+            format_args!("<tr><td>{modality} {factor}</td><td>{fitted}</td><td>{scored}</td>"),
+        );
+        for value in [shared.linear, shared.mlp, exclusive.linear, exclusive.mlp] {
+            let shade = value.clamp(0.0, 1.0) * 0.75;
+            push(
+                out,
+                format_args!(
+                    "<td style=\"background: rgba(38, 98, 178, {shade:.2})\">{value:.3}</td>"
+                ),
+            );
+        }
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</table>\n");
+}
+
+/// What independent classifiers read of swaps.
+pub(super) fn swaps(out: &mut String, swaps: &[Swaps]) {
+    if swaps.is_empty() {
+        return;
+    }
+    out.push_str(
+        "<h2>Swaps</h2>\n<p class=\"note\">Items made of one concept's shared and another item's exclusive code, \
+         read by small networks that know real items alone. What both sides say should be read as the \
+         first has it, what only one says as the second has it.</p>\n",
+    );
+    for Swaps { modality, swaps, content_at_1, factors } in swaps {
+        push(
+            out,
+            format_args!(
+                "<h3>{swaps} made as {}: {content_at_1:.3} find the concept of their shared code first</h3>\n\
+                 <table>\n<tr><th>factor</th><th>of real items</th><th>as the shared code has it</th>\
+                 <th>as the exclusive code has it</th></tr>\n",
+                escape(modality)
+            ),
+        );
+        for Swapped { factor, real, of_content, of_style } in factors {
+            push(
+                out,
+                format_args!(
+                    "<tr><td>{}</td><td>{real:.3}</td><td>{of_content:.3}</td><td>{of_style:.3}</td></tr>\n",
+                    escape(factor)
+                ),
+            );
+        }
+        out.push_str("</table>\n");
+    }
 }
 
 /// Retrieval by exclusive vectors.

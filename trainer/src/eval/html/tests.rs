@@ -1,6 +1,8 @@
 //! The page: well formed, complete, and safe with whatever a caption says.
 
 use super::*;
+use crate::eval::probe::NumberReading;
+use crate::eval::swaps::{Swapped, Swaps};
 use crate::eval::tests::{Toy, toy};
 use crate::eval::{Questions, examine};
 
@@ -32,9 +34,15 @@ fn the_page_is_well_formed_and_holds_the_figures_and_pictures() {
     let Toy { training, folder: _folder } = toy("a red one");
     let subject = Subject::of_training(&training);
     let questions = Questions::all(&training.withheld);
-    let (tables, encoded) = examine(&subject, &questions).unwrap();
+    let (mut tables, encoded) = examine(&subject, &questions).unwrap();
+    let factors =
+        vec![Swapped { factor: "<hue>".to_owned(), real: 0.5, of_content: 0.25, of_style: 0.75 }];
+    tables.swaps.push(Swaps { modality: "image".to_owned(), factors, ..Swaps::default() });
+    tables.numbers.push(NumberReading { factor: "<hue>".to_owned(), ..NumberReading::default() });
     let page = page(&subject, &tables, &encoded).unwrap();
     let text = text_of(&page);
+    assert!(page.contains("<td>&lt;hue&gt;</td><td>0.500</td><td>0.250</td><td>0.750</td>"));
+    assert!(page.contains("<td> &lt;hue&gt;</td>"));
     let found = tables.retrieval.unwrap();
     assert!(text.contains(&format!("rsum {:.1} of 600", found.all.rsum)));
     assert!(

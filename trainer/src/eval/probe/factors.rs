@@ -9,6 +9,7 @@ use crate::corpus::Corpus;
 use crate::eval::SEED;
 use crate::eval::division::{Division, Rule};
 use crate::eval::encoded::{Encoded, Side};
+use crate::eval::matrix::Matrix;
 
 /// Most rows that a probe is fitted on, and most that it is scored on.
 const ROWS: usize = 5_000;
@@ -53,7 +54,7 @@ pub(super) fn of_pictures(
         .map(|at| Row { concept: pictures.concepts[at], variant: corpus.style(pictures.rows[at]) })
         .collect();
     let mut factors = Vec::new();
-    for (column, name) in corpus.manifest.labels.iter().enumerate() {
+    for (column, name) in classes(corpus) {
         let label = |at: usize| corpus.pictures[pictures.rows[at]].labels[column].as_deref();
         factors.extend(divided(name, &rows, label, (division, &common)));
     }
@@ -61,7 +62,8 @@ pub(super) fn of_pictures(
     factors
 }
 
-/// The factors of names: each label column that a concept's pictures agree in, language, concept.
+/// The factors of names: each label column that a concept's pictures agree in, language, concept. Of
+/// pictures that stand in place of names their own labels.
 pub(super) fn of_names(
     corpus: &Corpus,
     encoded: &Encoded,
@@ -75,7 +77,13 @@ pub(super) fn of_names(
         .map(|at| Row { concept: names.concepts[at], variant: language(at) })
         .collect();
     let mut factors = Vec::new();
-    for (column, name) in corpus.manifest.labels.iter().enumerate() {
+    for (column, name) in classes(corpus) {
+        let picture = |at: usize| encoded.texts[names.rows[at]].picture;
+        if corpus.pairs_pictures() {
+            let label = |at: usize| corpus.pictures[picture(at)?].labels[column].as_deref();
+            factors.extend(divided(name, &rows, label, (division, &common)));
+            continue;
+        }
         let labels: BTreeMap<u32, Option<&str>> = names
             .concepts
             .iter()
@@ -85,6 +93,60 @@ pub(super) fn of_names(
     }
     factors.extend(divided(LANGUAGE, &rows, language, (division, &common)));
     factors.extend(left_out(&rows, &common, asked));
+    factors
+}
+
+/// The label columns that hold classes, but for the one that tells the two pictures of a pair apart.
+fn classes(corpus: &Corpus) -> impl Iterator<Item = (usize, &str)> {
+    let manifest = &corpus.manifest;
+    let kind = manifest.paired.as_ref().map(|paired| paired.label.as_str());
+    let columns = manifest.labels.iter().map(String::as_str).enumerate();
+    columns.filter(move |(_, name)| Some(*name) != kind && !manifest.is_numeric(name))
+}
+
+/// Rows of a side by a number that is to be read from them.
+pub(super) struct NumberFactor {
+    pub(super) name: String,
+    pub(super) rule: Rule,
+    pub(super) fitted: Vec<usize>,
+    pub(super) scored: Vec<usize>,
+    /// The coordinates of each row of the side; zeros for rows in neither list.
+    pub(super) values: Matrix,
+}
+
+/// The factors of pictures that are numbers. `pictures` has that of each row of the side.
+pub(super) fn numbers(
+    corpus: &Corpus,
+    pictures: &[usize],
+    side: &Side,
+    division: &Division,
+) -> Vec<NumberFactor> {
+    let mut factors = Vec::new();
+    for (name, columns) in &corpus.manifest.numeric {
+        let columns: Vec<usize> = columns.iter().filter_map(|name| corpus.label(name)).collect();
+        let number = |at: usize, column: &usize| -> Option<f32> {
+            let value = corpus.pictures[pictures[at]].labels[*column].as_deref()?.parse().ok()?;
+            f32::is_finite(value).then_some(value)
+        };
+        let row = |at: usize| -> Option<Vec<f32>> {
+            columns.iter().map(|column| number(at, column)).collect()
+        };
+        let rows: Vec<Option<Vec<f32>>> = (0..pictures.len()).map(row).collect();
+        let of = |concepts: &[bool], number: u64| -> Vec<usize> {
+            let usable = |at: &usize| concepts[side.concepts[*at] as usize] && rows[*at].is_some();
+            let mut of: Vec<usize> = (0..rows.len()).filter(usable).collect();
+            thin(&mut of, number);
+            of
+        };
+        let (fitted, scored) = (of(&division.fitted, 1), of(&division.scored, 2));
+        let width = columns.len();
+        let values = rows.iter().flat_map(|row| row.clone().unwrap_or_else(|| vec![0.0; width]));
+        let values = Matrix::new(values.collect(), width);
+        let (name, rule) = (name.clone(), division.rule);
+        if !fitted.is_empty() && !scored.is_empty() && width > 0 {
+            factors.push(NumberFactor { name, rule, fitted, scored, values });
+        }
+    }
     factors
 }
 

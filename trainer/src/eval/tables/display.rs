@@ -6,9 +6,10 @@ use std::fmt;
 use super::{MEAN_LANGUAGES, Tables, mean_at_5};
 use crate::eval::calibration::Calibrated;
 use crate::eval::exclusive::{Cuts, ExclusiveRetrieval, Found};
-use crate::eval::probe::Reading;
+use crate::eval::probe::{NumberReading, Reading};
 use crate::eval::recall::Recall;
-use crate::eval::retrieval::Retrieval;
+use crate::eval::retrieval::{Choice, Retrieval};
+use crate::eval::swaps::{Swapped, Swaps};
 
 impl fmt::Display for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,9 +35,11 @@ impl fmt::Display for Tables {
             writeln!(f, "modality gap {gap:.4}")?;
         }
         probes(f, &self.probes)?;
+        numbers(f, &self.numbers)?;
         if let Some(found) = &self.exclusive_retrieval {
             exclusive(f, found)?;
         }
+        swaps(f, &self.swaps)?;
         self.calibration.as_ref().map_or(Ok(()), |found| calibration(f, found))
     }
 }
@@ -78,7 +81,7 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, recall: &Recall) -> fmt::Result {
 }
 
 fn retrieval(f: &mut fmt::Formatter<'_>, split: &str, found: &Retrieval) -> fmt::Result {
-    let Retrieval { pictures, names, all, by_language } = found;
+    let Retrieval { pictures, names, all, by_language, choice_of_20 } = found;
     heading(
         f,
         &format!("name -> picture, each counts: {names} names, {pictures} pictures ({split})"),
@@ -96,7 +99,10 @@ fn retrieval(f: &mut fmt::Formatter<'_>, split: &str, found: &Retrieval) -> fmt:
     for (name, found) in rows() {
         write!(f, "  {name} {:.1}", found.rsum)?;
     }
-    writeln!(f)
+    writeln!(f)?;
+    choice_of_20.map_or(Ok(()), |Choice { text_to_picture, picture_to_text }| {
+        writeln!(f, "  one of 20: name -> picture {text_to_picture:.3}, back {picture_to_text:.3}")
+    })
 }
 
 fn probes(f: &mut fmt::Formatter<'_>, readings: &[Reading]) -> fmt::Result {
@@ -117,6 +123,41 @@ fn probes(f: &mut fmt::Formatter<'_>, readings: &[Reading]) -> fmt::Result {
             "  {name:<20} {classes:>7} {fitted:>7} {scored:>7} {chance:>7.3} {:>9.3} {:>9.3} {:>9.3} {:>9.3}",
             shared.linear, shared.mlp, exclusive.linear, exclusive.mlp
         )?;
+    }
+    Ok(())
+}
+
+fn numbers(f: &mut fmt::Formatter<'_>, readings: &[NumberReading]) -> fmt::Result {
+    if readings.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "probes of numbers: share of the variance read, chance 0")?;
+    writeln!(
+        f,
+        "  {:<20} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9}",
+        "", "", "fitted", "scored", "", "S linear", "S mlp", "E linear", "E mlp"
+    )?;
+    for NumberReading { modality, factor, fitted, scored, shared, exclusive, .. } in readings {
+        let name = format!("{modality} {factor}");
+        writeln!(
+            f,
+            "  {name:<20} {:>7} {fitted:>7} {scored:>7} {:>7} {:>9.3} {:>9.3} {:>9.3} {:>9.3}",
+            "", "", shared.linear, shared.mlp, exclusive.linear, exclusive.mlp
+        )?;
+    }
+    Ok(())
+}
+
+fn swaps(f: &mut fmt::Formatter<'_>, swaps: &[Swaps]) -> fmt::Result {
+    for Swaps { modality, swaps, content_at_1, factors } in swaps {
+        writeln!(
+            f,
+            "{swaps} swaps made as {modality}: {content_at_1:.3} find their content first; read by others:"
+        )?;
+        writeln!(f, "  {:<20} {:>9} {:>11} {:>9}", "", "of real", "of content", "of style")?;
+        for Swapped { factor, real, of_content, of_style } in factors {
+            writeln!(f, "  {factor:<20} {real:>9.3} {of_content:>11.3} {of_style:>9.3}")?;
+        }
     }
     Ok(())
 }

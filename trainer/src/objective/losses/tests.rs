@@ -112,3 +112,47 @@ fn alignment_is_one_for_a_rotation_and_zero_for_uncorrelated_vectors() {
     assert!((value(&turned) - 1.0).abs() < 1e-9);
     assert!(value(&other) < 1e-9);
 }
+
+/// Section E of the project's reference values: two sets of four rows of three numbers, of any length.
+fn sets() -> [Tensor; 2] {
+    [
+        tensor(&[1., 2., 2., 2., -1., 2., 0., 3., 4., 4., -3., 0.], 4, 3),
+        tensor(&[2., 2., 1., 1., 2., -2., 3., 4., 0., 0., 0., 1.], 4, 3),
+    ]
+}
+
+#[test]
+fn overlap_is_that_of_an_independent_computation_over_the_rows() {
+    // |n(Z)^T n(S)| = 2.357861 there, of 4 rows: .589465.
+    let [left, right] = sets().map(|rows| diptych_model::ops::l2_normalize(&rows).unwrap());
+    let found = overlap(&left, &right).unwrap().to_scalar::<f64>().unwrap();
+    assert!((found - 0.589_465).abs() < 1e-6, "{found}");
+    // Twice the rows change nothing.
+    let twice = |rows: &Tensor| Tensor::cat(&[rows, rows], 0).unwrap();
+    let again = overlap(&twice(&left), &twice(&right)).unwrap().to_scalar::<f64>().unwrap();
+    assert!((again - found).abs() < 1e-9, "{again}");
+}
+
+#[test]
+fn alignment_is_the_cross_covariance_over_both_covariances() {
+    // There the squared norm of the centred Z^T S / 4 is 29.156250; the rest is the definition.
+    let [left, right] = sets();
+    let centred = |x: &Tensor| x.broadcast_sub(&x.mean_keepdim(0).unwrap()).unwrap();
+    let squares = |a: &Tensor, b: &Tensor| -> f64 {
+        let (a, b) = (a.to_vec2::<f64>().unwrap(), b.to_vec2::<f64>().unwrap());
+        let product = |i: usize, j: usize| (0..4).map(|row| a[row][i] * b[row][j]).sum::<f64>();
+        (0..3).flat_map(|i| (0..3).map(move |j| (i, j))).map(|(i, j)| product(i, j).powi(2)).sum()
+    };
+    let (l, r) = (centred(&left), centred(&right));
+    assert!((squares(&l, &r) / 16.0 - 29.156_250).abs() < 1e-9);
+    let expected = squares(&l, &r) / (squares(&l, &l) * squares(&r, &r)).sqrt();
+    let found = alignment(&left, &right).unwrap().to_scalar::<f64>().unwrap();
+    assert!((found - expected).abs() < 1e-9, "{found} and {expected}");
+}
+
+#[test]
+fn a_weighted_sum_leaves_out_what_weighs_nothing() {
+    let [a, b] = [2.0, f64::NAN].map(|value| Tensor::new(value, &Device::Cpu).unwrap());
+    let total = weighted(&[(&a, 0.5), (&b, 0.0), (&a, 3.0)]).unwrap();
+    assert!((total.to_scalar::<f64>().unwrap() - 7.0).abs() < 1e-12);
+}

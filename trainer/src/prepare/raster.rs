@@ -3,23 +3,21 @@
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
 
-use super::icons::Drawing;
-
-/// Draws `drawing` into a square PNG of `size` x `size` pixels (RGBA, 8 bits, transparent
-/// background). A drawing that is not square is centred, never stretched.
+/// Draws the SVG elements of `body` into a square PNG of `size` x `size` pixels (RGBA, 8 bits,
+/// transparent background). `view_box` is left, top, width and height of the drawing in its own units;
+/// one that is not square is centred, never stretched.
 ///
 /// # Errors
 /// Says in words what is wrong with the drawing: not SVG, without an extent, or nothing visible.
-pub(super) fn rasterise(drawing: &Drawing, size: u32) -> Result<Vec<u8>, String> {
-    let [left, top, width, height] = drawing.view_box;
-    let has_extent = width > 0.0 && height > 0.0 && drawing.view_box.iter().all(|v| v.is_finite());
+pub(super) fn rasterise(body: &str, view_box: [f32; 4], size: u32) -> Result<Vec<u8>, String> {
+    let [left, top, width, height] = view_box;
+    let has_extent = width > 0.0 && height > 0.0 && view_box.iter().all(|v| v.is_finite());
     if !has_extent {
         return Err(format!("its box of {width} x {height} has no extent"));
     }
     let svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" \
-         width=\"{width}\" height=\"{height}\" viewBox=\"{left} {top} {width} {height}\">{}</svg>",
-        drawing.body
+         width=\"{width}\" height=\"{height}\" viewBox=\"{left} {top} {width} {height}\">{body}</svg>"
     );
     let tree = Tree::from_str(&svg, &Options::default()).map_err(|e| format!("not SVG: {e}"))?;
     let mut pixels = Pixmap::new(size, size).ok_or("its picture has no extent")?;
