@@ -6,9 +6,15 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Looks for work until a thread offers its core to others.
 const LOOKS: u32 = 32;
+/// How long a thread looks in vain. The network may be waiting for a task that this very thread is in the middle of: it took it up, waited
+/// for a part of it that another thread has, and began to look meanwhile. Without an end both would wait for ever.
+const IDLE: Duration = Duration::from_micros(100);
+/// How long a thread looks at most, however much it finds: what it is in the middle of, another network's perhaps, goes on then.
+const LONGEST: Duration = Duration::from_millis(20);
 
 thread_local! {
     /// Networks that this thread computes, one within another where it took one up while it waited.
@@ -55,22 +61,25 @@ impl Drop for Computing {
 }
 
 fn look_for_work(over: &AtomicBool) {
-    // A thread that waits in the middle of a network must go on with it as soon as it can; two that look for each
-    // other's tasks there would never end.
+    // A thread that waits in the middle of a network goes on with it as soon as it can.
     if COMPUTING.get() > 0 {
         return;
     }
-    let mut looks = 0_u32;
+    let begun = Instant::now();
+    let (mut looks, mut idle) = (0_u32, begun);
     while !over.load(Ordering::Acquire) {
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
-            looks = 0;
-            continue;
-        }
-        looks += 1;
-        if looks.is_multiple_of(LOOKS) {
-            std::thread::yield_now();
+            (looks, idle) = (0, Instant::now());
         } else {
-            std::hint::spin_loop();
+            looks += 1;
+            if looks.is_multiple_of(LOOKS) {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        if idle.elapsed() > IDLE || begun.elapsed() > LONGEST {
+            return;
         }
     }
 }
@@ -119,6 +128,13 @@ mod tests {
             }
         });
         assert_eq!(ended.into_inner(), 300);
+    }
+
+    #[test]
+    fn a_thread_that_looks_in_vain_goes_on_with_what_it_was_at() {
+        let never_over = AtomicBool::new(false);
+        pool().install(|| look_for_work(&never_over));
+        assert!(!never_over.into_inner());
     }
 
     #[test]
