@@ -3,7 +3,7 @@
 //! The benchmark of Gonzalez-Garcia et al., 2018 ("Image-to-image translation for cross-domain
 //! disentanglement", section 5.1): what a pair shares is the written digit, what each side has for
 //! itself is one colour. The published pictures come without the program that made them. The two
-//! thresholds of [`paint`] were inferred from a hundred of them; colours are drawn uniformly.
+//! thresholds of `paint` were inferred from a hundred of them; colours are drawn uniformly.
 
 mod digits;
 mod paint;
