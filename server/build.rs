@@ -16,10 +16,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in &files {
         let name = file.strip_prefix(&bundle)?.to_str().ok_or("a file name is not UTF-8")?;
         let name = name.replace('\\', "/");
+        // Not by its whole path: a folder of build outputs may serve a repository that was moved.
         writeln!(
             code,
-            "    ({name:?}, include_bytes!({:?}) as &[u8]),",
-            file.display().to_string()
+            "    ({name:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?})) as &[u8]),",
+            format!("/sample/bundle/{name}")
         )?;
     }
     code.push_str("]\n");

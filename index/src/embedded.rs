@@ -59,7 +59,7 @@ pub(crate) use self::view::Entry;
 use self::{
     pins::Pins,
     scan::Question,
-    scans::Scans,
+    scans::{Extent, Scans},
     segment::Segment,
     view::View,
     writer::{Message, Reply, Write},
@@ -91,6 +91,9 @@ fn by_name<'a>(
     let shown = states.filter(|state| !state.shared.spec.name.starts_with(HIDDEN));
     shown.map(|state| (state.shared.spec.name.clone(), Arc::clone(&state.shared))).collect()
 }
+
+/// Items that are read on the thread that asks, where there is one: a page of hits of the default size and more.
+const FEW_ITEMS: usize = 32;
 
 /// A collection as searches see it.
 #[derive(Debug)]
@@ -250,11 +253,11 @@ impl EmbeddedEngine {
     }
 
     /// Runs a search where searches run, one that nobody waits for apart from the others.
-    fn run(&self, bulk: bool, divided: bool, search: impl FnOnce() + Send + 'static) {
+    fn run(&self, bulk: bool, extent: Extent, search: impl FnOnce() + Send + 'static) {
         if bulk {
             self.bulk.spawn(search);
         } else {
-            self.scans.spawn(divided, search);
+            self.scans.run(extent, search);
         }
     }
 
@@ -370,6 +373,9 @@ impl Engine for EmbeddedEngine {
         ids: &[ItemId],
         fields: Fields,
     ) -> Result<Vec<Option<Item>>> {
+        if self.scans.here() && ids.len() <= FEW_ITEMS && !fields.source {
+            return read::items(&*self.store()?, &*self.open_collection(collection)?, ids, fields);
+        }
         let ids = ids.to_vec();
         self.read(collection, move |store, collection| read::items(store, collection, &ids, fields))
             .await
@@ -401,7 +407,7 @@ impl Engine for EmbeddedEngine {
         let walk_cost_rows = self.walk_cost_rows;
         let (bulk, exact) = (query.bulk, query.exact);
         let slot = view.slot(Slot::new(query.modality, query.space));
-        let divided = slot.is_some_and(|slot| plan::is_divided(slot, exact));
+        let extent = slot.map_or(Extent::Small, |slot| plan::extent(slot, exact));
         let scan = move || {
             if sender.is_closed() {
                 // The caller left while the scan waited for its turn.
@@ -424,7 +430,7 @@ impl Engine for EmbeddedEngine {
             // A caller that left does not need its answer.
             drop(sender.send((found, view.generation)));
         };
-        self.run(bulk, divided, scan);
+        self.run(bulk, extent, scan);
         let (found, generation) =
             receiver.await.map_err(|_| Error::internal("a scan ended early"))?;
         let (neighbours, route, visited) =

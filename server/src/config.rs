@@ -213,7 +213,7 @@ impl Config {
             batch_images: size(reader.count("encode_images", defaults::ENCODE_IMAGES, 1..=1024)),
             batch_texts: size(reader.count("encode_texts", defaults::ENCODE_TEXTS, 1..=4096)),
             batch_ids: size(reader.count("encode_ids", defaults::ENCODE_IDS, 16..=1 << 20)),
-            tokenizers: threads,
+            threads,
             cache_bytes: reader.bytes("cache_bytes", defaults::CACHE_BYTES, 0..=1 << 40),
             image_limits: ImageLimits {
                 max_bytes: limits.image_bytes,

@@ -2,7 +2,7 @@
 //!
 //! An input is looked up among those embedded of late (`cache`), admitted (`admission`), prepared (a picture is decoded by
 //! `decoders`, a text becomes ids), queued (`lanes`), and encoded in a batch with those that wait beside it (`tower`). Nothing of
-//! that runs on tokio's own threads. `cost` is what batches took, `pulse` what health knows of a thread, `job` an input with its
+//! that runs on tokio's own threads, but for what is brief where there is one core (`turns`). `cost` is what batches took, `pulse` what health knows of a thread, `job` an input with its
 //! caller.
 
 mod admission;
@@ -15,6 +15,7 @@ mod pulse;
 #[cfg(test)]
 mod tests;
 mod tower;
+mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,15 +24,16 @@ use diptych_model::preprocess::ImageLimits;
 use diptych_model::{Encoder, Modality, PrepareTimes, PreparedImage, PreparedText, Vectors};
 use diptych_proto::v1::ErrorReason;
 
-use self::admission::places_of;
 pub use self::admission::{LaneLoad, Work};
+use self::admission::{Place, places_of};
 use self::cache::{Cache, Key};
 use self::cost::length_class;
 pub use self::decoders::Decoders;
-use self::job::Encoded;
+use self::job::{Encoded, Input};
 use self::lanes::Budget;
 pub use self::lanes::Lane;
 use self::tower::{Sizes, Tower};
+use self::turns::Turn;
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::timings::EmbedTimings;
@@ -54,8 +56,8 @@ pub struct EncoderSettings {
     pub batch_texts: usize,
     /// Most ids of texts in one batch, each text padded.
     pub batch_ids: usize,
-    /// Texts that are prepared at the same time.
-    pub tokenizers: usize,
+    /// Threads that compute: texts that are prepared at the same time; with one, what is brief is computed where its call runs.
+    pub threads: usize,
     /// Bytes of vectors that are kept for inputs that come again; 0 for none.
     pub cache_bytes: u64,
     /// How large a picture may be.
@@ -115,7 +117,7 @@ impl EncoderHandle {
             wait: settings.queue_wait,
             batch,
             by_length,
-            preparing: settings.tokenizers,
+            preparing: settings.threads,
         };
         let image_batch = Budget { inputs: settings.batch_images, ids: usize::MAX };
         let text_batch = Budget { inputs: settings.batch_texts, ids: settings.batch_ids };
@@ -212,9 +214,21 @@ impl EncoderHandle {
         let encoder = Arc::clone(&self.encoder);
         let file = (bytes, self.settings.image_limits);
         let began = Instant::now();
-        let prepared = self.decoders.prepare(work, encoder, file).await?;
+        let mut turn = self.turn(work).await;
+        let here = turn.as_ref().and_then(|_| {
+            let (bytes, limits) = &file;
+            self.decoders.prepare_here(&encoder, (bytes, limits))
+        });
+        let prepared = match here {
+            Some(prepared) => prepared?,
+            None => {
+                turn = None;
+                self.decoders.prepare(work, encoder, file).await?
+            }
+        };
         let (queued, PrepareTimes { decode, resize }) = (Instant::now(), prepared.times());
-        let Encoded { vectors, took, batch } = self.images.encode(work, place, prepared).await?;
+        let Encoded { vectors, took, batch } =
+            encode(&self.images, (work, turn), place, prepared).await?;
         let wait = began.elapsed().saturating_sub(decode + resize + took);
         let timings = EmbedTimings { wait, decode, resize, encode: took, ..Default::default() };
         observe::embedded((Modality::Image, work.lane), (began, queued), &timings, batch);
@@ -246,6 +260,10 @@ impl EncoderHandle {
         let place = self.texts.admission().enter(work, class).await?;
         let encoder = Arc::clone(&self.encoder);
         let began = Instant::now();
+        let turn = match brief {
+            true => self.turn(work).await,
+            false => None,
+        };
         let prepare = move || {
             let began = Instant::now();
             let prepared = encoder.prepare_text(&text, truncate)?;
@@ -257,11 +275,20 @@ impl EncoderHandle {
         };
         let queued = Instant::now();
         let used_bytes = prepared.truncated().then(|| prepared.used_bytes());
-        let Encoded { vectors, took, batch } = self.texts.encode(work, place, prepared).await?;
+        let Encoded { vectors, took, batch } =
+            encode(&self.texts, (work, turn), place, prepared).await?;
         let wait = began.elapsed().saturating_sub(tokenize + took);
         let timings = EmbedTimings { wait, tokenize, encode: took, ..Default::default() };
         observe::embedded((Modality::Text, work.lane), (began, queued), &timings, batch);
         Ok(Embedded { vectors, used_bytes, timings })
+    }
+
+    /// Leave to compute here, for one input that its caller waits for: many are better computed together.
+    async fn turn(&self, work: Work) -> Option<Turn<'_>> {
+        match work.patient || work.lane == Lane::Bulk {
+            true => None,
+            false => self.decoders.turns().next().await,
+        }
     }
 
     /// The text as far as the server takes it.
@@ -275,5 +302,21 @@ impl EncoderHandle {
             return Err(Error::limit(ErrorReason::TextTooLong, "text", sizes));
         }
         Ok(&text[..text.floor_char_boundary(limit)])
+    }
+}
+
+/// The vectors of a prepared input, computed here where it has a turn and is brief, else in its tower.
+async fn encode<T: Input>(
+    tower: &Tower<T>,
+    (work, turn): (Work, Option<Turn<'_>>),
+    place: Place,
+    input: T,
+) -> Result<Encoded> {
+    let Some(turn) = turn else { return tower.encode(work, place, input).await };
+    let encoded = tower.encode_here(place, input);
+    drop(turn);
+    match encoded {
+        Ok(encoded) => encoded,
+        Err((place, input)) => tower.encode(work, place, input).await,
     }
 }

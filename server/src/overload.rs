@@ -180,7 +180,8 @@ impl State {
     }
 
     fn answered(&mut self, began: Instant, alone: bool, now: Instant) {
-        if alone && self.under_way == 0 {
+        // While others are refused, one that is alone has waited for that.
+        if alone && self.under_way == 0 && self.refused.is_none() {
             let took = now.saturating_duration_since(began).as_secs_f64();
             let base = self.base.get_or_insert(took);
             // One that met other work of the machine may have taken ten times as long as it should.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{
     rows::Scores,
     scan::{self, Best, Question},
+    scans::Extent,
     segment::{Body, Segment, Walk},
     view::SlotView,
 };
@@ -55,12 +56,21 @@ pub(crate) fn nearest(slot: &SlotView, question: &Question<'_>) -> (Vec<Neighbou
     (scan::neighbours(found.best), found.route, found.visited as u64)
 }
 
-/// Whether a search of these rows is worth dividing: it walks several graphs, or scans more than one thread takes at a time.
-pub(crate) fn is_divided(slot: &SlotView, exact: bool) -> bool {
+/// Where a search of some rows is [`Extent::Large`]: more than so many walks, or so many times what one thread scans at a time.
+const MEDIUM: usize = 4;
+
+/// How much a search of these rows has to do.
+pub(crate) fn extent(slot: &SlotView, exact: bool) -> Extent {
     let walks = |segment: &&Arc<Segment>| !exact && segment.walk().is_some();
     let (walked, scanned): (Vec<_>, Vec<_>) = slot.segments.iter().partition(walks);
     let rows = slot.delta.rows + scanned.iter().map(|segment| segment.len()).sum::<usize>();
-    walked.len() > 1 || rows.saturating_mul(slot.delta.dims) > scan::FLOATS_PER_TASK
+    let floats = rows.saturating_mul(slot.delta.dims);
+    let within = |times| walked.len() <= times && floats <= times * scan::FLOATS_PER_TASK;
+    match (within(1), within(MEDIUM)) {
+        (true, _) => Extent::Small,
+        (_, true) => Extent::Medium,
+        _ => Extent::Large,
+    }
 }
 
 fn one_segment<'a>(segment: &'a Segment, question: &Question<'_>) -> Part<'a> {

@@ -3,8 +3,12 @@
 //! A search whose rows are worth dividing goes to a pool. Any other goes to threads of our own that sleep while nothing comes. Those of
 //! the pool, when they run out of work, look for more by yielding the core some thirty times, each of them a switch of threads
 //! where there is something else to do: on a busy core that is as long as a small scan.
+//!
+//! Where there is one thread, what is not large runs where it is asked for: while another thread scanned, this one could do nothing, and on
+//! a core that never rests each change of threads waits for a slice of the scheduler, longer than the scan.
 
 use std::{
+    cell::OnceCell,
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -15,6 +19,17 @@ use parking_lot::{Condvar, Mutex};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
+
+/// How much a search has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Extent {
+    /// One walk, or a scan of no more than one thread takes at a time.
+    Small,
+    /// Worth dividing; one thread alone takes a millisecond or two.
+    Medium,
+    /// More than that.
+    Large,
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -64,9 +79,19 @@ impl Scans {
         Ok(scans)
     }
 
-    /// Runs `job` soon; one that is `large` on the pool, where it may divide itself.
-    pub(super) fn spawn(&self, large: bool, job: impl FnOnce() + Send + 'static) {
-        if let Some(pool) = self.divided.as_ref().filter(|_| large) {
+    /// Whether what is not large runs on the thread that asks.
+    pub(super) fn here(&self) -> bool {
+        self.divided.is_none()
+    }
+
+    /// Runs `job` soon, or at once where there is one thread and it is not large; one that is worth dividing on the pool.
+    pub(super) fn run(&self, extent: Extent, job: impl FnOnce() + Send + 'static) {
+        if self.here() && extent < Extent::Large {
+            alone();
+            guarded(job);
+            return;
+        }
+        if let Some(pool) = self.divided.as_ref().filter(|_| extent > Extent::Small) {
             pool.spawn(job);
             return;
         }
@@ -84,11 +109,7 @@ impl Drop for Scans {
 
 /// Takes jobs until told to end; those that wait then are still run.
 fn run(jobs: &Jobs) {
-    // What divides itself for a pool of many stays on this thread then. Kept while the thread lives.
-    let alone = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
-    if let Err(error) = &alone {
-        tracing::debug!(%error, "scans that could be divided are handed over");
-    }
+    alone();
     loop {
         let job = {
             let mut waiting = jobs.waiting.lock();
@@ -102,11 +123,35 @@ fn run(jobs: &Jobs) {
                 jobs.filled.wait(&mut waiting);
             }
         };
-        // A panic reaches the caller as an answer that never comes, not as the end of the thread.
-        if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("a scan panicked");
-        }
+        guarded(job);
     }
+}
+
+/// A panic reaches the caller as an answer that never comes, not as the end of the thread.
+fn guarded(job: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        tracing::error!("a scan panicked");
+    }
+}
+
+/// Makes this thread a pool of its own, for good: what divides itself for a pool of many stays on it then.
+fn alone() {
+    thread_local! {
+        static OWN: OnceCell<Option<ThreadPool>> = const { OnceCell::new() };
+    }
+    if rayon::current_thread_index().is_some() {
+        return;
+    }
+    let own = || {
+        let own = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+        own.inspect_err(
+            |error| tracing::debug!(%error, "scans that could be divided are handed over"),
+        )
+        .ok()
+    };
+    OWN.with(|pool| {
+        pool.get_or_init(own);
+    });
 }
 
 #[cfg(test)]
@@ -126,9 +171,9 @@ mod tests {
     }
 
     /// Names of the threads on which a job of many parts ran.
-    fn names(scans: &Scans, large: bool) -> Vec<String> {
+    fn names(scans: &Scans, extent: Extent) -> Vec<String> {
         let (told, names) = mpsc::channel();
-        scans.spawn(large, move || {
+        scans.run(extent, move || {
             let name = |_| thread::current().name().unwrap_or_default().to_owned();
             told.send((0..64).into_par_iter().map(name).collect::<Vec<_>>()).unwrap();
         });
@@ -140,23 +185,33 @@ mod tests {
 
     #[test]
     fn what_is_small_stays_on_one_thread_and_what_is_large_may_be_divided() {
-        let scans = Scans::start("scan", 1, Some(pool())).unwrap();
-        assert_eq!(names(&scans, false), ["scan-0"]);
-        assert!(names(&scans, true).iter().all(|name| name.starts_with("pool-")));
+        let scans = Scans::start("scan", 2, Some(pool())).unwrap();
+        assert!(["scan-0", "scan-1"].contains(&&*names(&scans, Extent::Small).concat()));
+        for extent in [Extent::Medium, Extent::Large] {
+            assert!(names(&scans, extent).iter().all(|name| name.starts_with("pool-")));
+        }
+    }
+
+    #[test]
+    fn alone_what_takes_a_moment_runs_where_it_is_asked_for_and_only_what_is_large_does_not() {
         let scans = Scans::start("scan", 1, None).unwrap();
-        assert_eq!(names(&scans, true), ["scan-0"]);
+        let here = thread::current().name().unwrap_or_default().to_owned();
+        for extent in [Extent::Small, Extent::Medium] {
+            assert_eq!(names(&scans, extent), [here.as_str()]);
+        }
+        assert_eq!(names(&scans, Extent::Large), ["scan-0"]);
     }
 
     #[test]
     fn a_panic_ends_its_job_alone() {
         let scans = Scans::start("scan", 1, None).unwrap();
         let (told, tells) = mpsc::channel::<()>();
-        scans.spawn(false, move || {
+        scans.run(Extent::Large, move || {
             drop(told);
             std::panic::resume_unwind(Box::new(()));
         });
         assert!(tells.recv().is_err());
-        assert_eq!(names(&scans, false), ["scan-0"]);
+        assert_eq!(names(&scans, Extent::Large), ["scan-0"]);
     }
 
     #[test]
@@ -165,7 +220,7 @@ mod tests {
         let (told, tells) = mpsc::channel();
         for number in 0..100 {
             let told = told.clone();
-            scans.spawn(false, move || told.send(number).unwrap());
+            scans.run(Extent::Large, move || told.send(number).unwrap());
         }
         drop((scans, told));
         assert_eq!(tells.iter().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());

@@ -10,6 +10,7 @@ use super::{
     EmbeddedEngine, held, prepare,
     rows::Scores,
     scan,
+    scans::Extent,
     segment::Segment,
     view::{Entry, SlotView, View},
 };
@@ -77,7 +78,7 @@ impl EmbeddedEngine {
             return Ok(None);
         }
         let (sender, receiver) = oneshot::channel();
-        self.run(sum.bulk, true, move || {
+        self.run(sum.bulk, Extent::Large, move || {
             // A caller that left does not need its answer.
             if !sender.is_closed() {
                 drop(sender.send(nearest(&view, &sum)));

@@ -16,9 +16,12 @@ use tokio::sync::oneshot;
 use super::admission::Work;
 use super::lanes::{Budget, Lanes, Waiting};
 use super::tower::{failed, gone};
+use super::turns::Turns;
 use crate::deadline::exceeded;
 use crate::error::Result;
 
+/// Where there is one core, a picture of so many pixels is prepared where its call runs: it takes about a millisecond at most.
+const SMALL_PIXELS: u64 = 300 * 300;
 /// One file at a time, whatever it holds.
 const ONE: Budget = Budget { inputs: 1, ids: usize::MAX };
 
@@ -52,26 +55,30 @@ impl Waiting for File {
 impl File {
     fn decode(self, memory: &Memory) {
         let Self { encoder, bytes, limits, reply, .. } = self;
-        let prepare = || -> diptych_model::Result<PreparedImage> {
-            // What its bundle cannot read is refused without a look.
-            let reads = encoder.image_preprocessing().is_some();
-            let bytes_needed = if reads { decode_memory(&bytes, &limits)? } else { 0 };
-            let _held = memory.hold(bytes_needed);
+        let outcome = guarded(|| {
+            let _held = memory.hold(needed(&encoder, &bytes, &limits)?);
             encoder.prepare_image(&bytes, &limits)
-        };
-        let outcome = match catch_unwind(AssertUnwindSafe(prepare)) {
-            Ok(outcome) => outcome.map_err(Into::into),
-            Err(_) => Err(failed()),
-        };
+        });
         // A caller that left does not need its answer.
         drop(reply.send(outcome));
     }
+}
+
+/// The memory that decoding takes, in bytes; none where the bundle cannot read pictures, which is told without a look.
+fn needed(encoder: &Encoder, bytes: &[u8], limits: &ImageLimits) -> diptych_model::Result<u64> {
+    if encoder.image_preprocessing().is_some() { decode_memory(bytes, limits) } else { Ok(0) }
+}
+
+/// A panic is an error like another.
+fn guarded<T>(prepare: impl FnOnce() -> diptych_model::Result<T>) -> Result<T> {
+    Ok(catch_unwind(AssertUnwindSafe(prepare)).map_err(|_| failed())??)
 }
 
 /// The threads, with what waits for them.
 pub struct Decoders {
     lanes: Arc<Lanes<File>>,
     memory: Arc<Memory>,
+    turns: Turns,
 }
 
 impl Decoders {
@@ -83,6 +90,7 @@ impl Decoders {
         let decoders = Self {
             lanes: Arc::new(Lanes::new(false)),
             memory: Arc::new(Memory::new(memory_bytes)),
+            turns: Turns::new(threads),
         };
         for place in 0..threads.max(1) {
             let lanes = Arc::clone(&decoders.lanes);
@@ -94,6 +102,27 @@ impl Decoders {
             })?;
         }
         Ok(decoders)
+    }
+
+    /// Turns of the one core, if there is no more.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// A picture file as the image tower of `encoder` reads it, prepared here and now; nothing for one that is not small, or while
+    /// others wait.
+    pub(super) fn prepare_here(
+        &self,
+        encoder: &Encoder,
+        (bytes, limits): (&[u8], &ImageLimits),
+    ) -> Option<Result<PreparedImage>> {
+        let needed = match guarded(|| needed(encoder, bytes, limits)) {
+            Ok(needed) => needed,
+            Err(error) => return Some(Err(error)),
+        };
+        let small = needed <= limits.decode_memory(SMALL_PIXELS) && self.lanes.is_empty();
+        let _held = small.then(|| self.memory.free(needed)).flatten()?;
+        Some(guarded(|| encoder.prepare_image(bytes, limits)))
     }
 
     /// A picture file as the image tower of `encoder` reads it. Skipped when the caller leaves before its turn.
@@ -145,6 +174,16 @@ impl Memory {
     fn new(whole: u64) -> Self {
         let state = Mutex::new(State { free: whole, asked: 0, served: 0 });
         Self { whole, state, changed: Condvar::new() }
+    }
+
+    /// Holds `bytes` if they are free and nobody waits.
+    fn free(&self, bytes: u64) -> Option<Held<'_>> {
+        let mut state = self.state.lock();
+        if state.served != state.asked || state.free < bytes {
+            return None;
+        }
+        state.free -= bytes;
+        Some(Held { memory: self, bytes })
     }
 
     /// Waits for `bytes`, of which none asks for more than there are: settings see to that, and more would wait for ever.

@@ -148,6 +148,11 @@ impl<J: Waiting> Lanes<J> {
         }
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.lock().jobs.iter().all(VecDeque::is_empty)
+    }
+
     /// Takes nothing more; what waits is still given out.
     pub(super) fn close(&self) {
         self.waiting.lock().closed = true;

@@ -184,20 +184,65 @@ async fn a_panic_while_preparing_fails_its_own_input() {
     assert_eq!(encode(&tower, 1.0).await.unwrap(), vectors(1.0));
 }
 
+#[tokio::test]
+async fn what_is_brief_is_computed_here_once_that_is_known_and_while_nobody_else_computes() {
+    let (tower, go, seen) = held_tower(8);
+    let place = async || tower.admission().enter(Work::here(Lane::Interactive), 0).await.unwrap();
+    assert!(tower.encode_here(place().await, 0.0).is_err(), "nothing is known yet");
+    go.send(()).unwrap();
+    assert_eq!(encode(&tower, 1.0).await.unwrap(), vectors(1.0));
+    go.send(()).unwrap();
+    assert_eq!(tower.encode_here(place().await, 2.0).unwrap().unwrap().vectors, vectors(2.0));
+    go.send(()).unwrap();
+    let bad = tower.encode_here(place().await, POISON).unwrap().unwrap_err();
+    assert_eq!(bad.details().reason, ErrorReason::InferenceFailed);
+    let noted = seen.lock().unwrap().len();
+    let mut running = pin!(encode(&tower, 3.0));
+    begin(&mut running).await;
+    while seen.lock().unwrap().len() == noted {
+        tokio::task::yield_now().await;
+    }
+    assert!(tower.encode_here(place().await, 4.0).is_err(), "the thread computes");
+    go.send(()).unwrap();
+    assert_eq!(running.await.unwrap(), vectors(3.0));
+    assert_eq!(tower.admission().load()[0].inputs, 0, "all places are given back");
+}
+
+#[tokio::test]
+async fn what_is_computed_here_is_what_the_threads_compute() {
+    let golden = tiny_bundle(7).unwrap().files()["golden/image-000.png"].to_vec();
+    let mut found = Vec::new();
+    for threads in [1, 2] {
+        let handle = handle_of(threads);
+        let work = Work::here(Lane::Interactive).fresh();
+        // The first of each is computed by a thread: what it takes is not known.
+        for _ in 0..2 {
+            let image = handle.image(golden.clone().into(), work).await.unwrap();
+            let text = handle.text("a red heart", false, work).await.unwrap();
+            found.push((image.vectors, text.vectors));
+        }
+    }
+    assert!(found.iter().all(|vectors| *vectors == found[0]));
+}
+
 fn handle() -> EncoderHandle {
+    handle_of(1)
+}
+
+fn handle_of(threads: usize) -> EncoderHandle {
     let settings = EncoderSettings {
         queue_items: 8,
         queue_wait: Duration::from_secs(3600),
         batch_images: 4,
         batch_texts: 4,
         batch_ids: 1024,
-        tokenizers: 1,
+        threads,
         cache_bytes: 1 << 20,
         image_limits: ImageLimits::default(),
         text_bytes: 100,
     };
     let encoder = Encoder::open(&tiny_bundle(7).unwrap()).unwrap();
-    let decoders = Arc::new(Decoders::start(1, 1 << 30).unwrap());
+    let decoders = Arc::new(Decoders::start(threads, 1 << 30).unwrap());
     EncoderHandle::start(Arc::new(encoder), settings, &decoders).unwrap()
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use diptych_model::{Modality, Vectors};
 use diptych_proto::v1::ErrorReason;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::admission::{Admission, Bounds, Place, Work};
@@ -20,7 +21,10 @@ use super::lanes::{Budget, Lane, Lanes};
 use super::pulse::{EndMark, Pulse};
 use crate::deadline::exceeded;
 use crate::error::{Error, Kind, Result};
-use crate::observe::{batched, record::traced};
+use crate::observe::{batch::SpanId, batched, record::Record, record::traced};
+
+/// What is computed where its call runs takes at most so long: others of that thread wait for it.
+const BRIEF: Duration = Duration::from_millis(2);
 
 /// How much a tower takes on.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +49,7 @@ pub(super) struct Tower<T> {
     preparing: Arc<Semaphore>,
     /// Bulk inputs are prepared beside the others, fewer at a time.
     bulk_preparing: Arc<Semaphore>,
-    pulse: Arc<Pulse>,
+    networks: Arc<Networks<T>>,
 }
 
 impl<T: Input> Tower<T> {
@@ -56,15 +60,17 @@ impl<T: Input> Tower<T> {
         encode: impl Fn(&[T]) -> diptych_model::Result<Vec<Vectors>> + Send + 'static,
     ) -> std::io::Result<Self> {
         let lanes = Arc::new(Lanes::new(sizes.by_length));
-        let costs = Arc::new(CostTable::default());
-        let pulse = Arc::new(Pulse::new());
-        let computer = Computer {
+        let networks = Arc::new(Networks {
             modality,
+            costs: Arc::default(),
+            pulse: Arc::new(Pulse::new()),
+            encode: Mutex::new(Box::new(encode)),
+        });
+        let computer = Computer {
             lanes: Taker(Arc::clone(&lanes)),
             batch: sizes.batch,
-            costs: Arc::clone(&costs),
-            mark: EndMark(Arc::clone(&pulse)),
-            encode,
+            _mark: EndMark(Arc::clone(&networks.pulse)),
+            networks: Arc::clone(&networks),
         };
         let name = match modality {
             Modality::Image => "encode-image",
@@ -76,20 +82,20 @@ impl<T: Input> Tower<T> {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.max(1)));
         Ok(Self {
             lanes,
-            admission: Admission::new(bounds, costs),
+            admission: Admission::new(bounds, Arc::clone(&networks.costs)),
             preparing: semaphore(sizes.preparing),
             bulk_preparing: semaphore(sizes.preparing / 2),
-            pulse,
+            networks,
         })
     }
 
     pub(super) fn healthy(&self) -> bool {
-        self.pulse.healthy()
+        self.networks.pulse.healthy()
     }
 
     /// Whether an input became a vector within the last `time`.
     pub(super) fn succeeded_within(&self, time: Duration) -> bool {
-        self.pulse.succeeded_within(time)
+        self.networks.pulse.succeeded_within(time)
     }
 
     /// Who decides whether an input is let in.
@@ -142,6 +148,24 @@ impl<T: Input> Tower<T> {
         self.lanes.push(work.lane, job).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
+
+    /// The vectors of a prepared input, computed here and now.
+    ///
+    /// # Errors
+    /// Those of [`Tower::encode`]; the place and the input of one that is better queued: it is not brief, as far as is known, or
+    /// others wait.
+    pub(super) fn encode_here(
+        &self,
+        place: Place,
+        input: T,
+    ) -> Result<Result<Encoded>, (Place, T)> {
+        let cost = self.networks.costs.input(length_class(input.length()), 1);
+        let brief = !cost.is_zero() && cost <= BRIEF;
+        match self.networks.encode.try_lock().filter(|_| brief && self.lanes.is_empty()) {
+            Some(encode) => Ok(self.networks.one(&encode, input, place)),
+            None => Err((place, input)),
+        }
+    }
 }
 
 impl<T> Drop for Tower<T> {
@@ -159,42 +183,83 @@ impl<T> Drop for Taker<T> {
     }
 }
 
-/// The thread's side.
-struct Computer<T, E> {
+/// What inputs go through, by one thread at a time.
+struct Networks<T> {
     modality: Modality,
-    lanes: Taker<T>,
-    batch: Budget,
     costs: Arc<CostTable>,
-    mark: EndMark,
-    encode: E,
+    pulse: Arc<Pulse>,
+    encode: Mutex<Encode<T>>,
 }
 
-impl<T, E: Fn(&[T]) -> diptych_model::Result<Vec<Vectors>>> Computer<T, E> {
+type Encode<T> = Box<dyn Fn(&[T]) -> diptych_model::Result<Vec<Vectors>> + Send>;
+/// The right to compute.
+type Computing<'a, T> = MutexGuard<'a, Encode<T>>;
+
+impl<T> std::fmt::Debug for Networks<T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Networks").field("modality", &self.modality).finish_non_exhaustive()
+    }
+}
+
+impl<T: Input> Networks<T> {
+    /// Encodes a batch for these callers and answers them.
+    fn batch(&self, encode: &Computing<'_, T>, inputs: &[T], callers: Vec<Caller>) {
+        let calls = || callers.iter().filter_map(Caller::call);
+        let (outcomes, took, batch) = self.compute(encode, inputs, calls);
+        for (caller, outcome) in callers.into_iter().zip(outcomes) {
+            caller.answer(outcome.map(|vectors| Encoded { vectors, took, batch }));
+        }
+    }
+
+    /// Encodes the input of the call that runs here.
+    fn one(&self, encode: &Computing<'_, T>, input: T, place: Place) -> Result<Encoded> {
+        let call = traced();
+        let (mut outcomes, took, batch) = self.compute(encode, &[input], || call.iter());
+        drop(place);
+        let vectors = outcomes.pop().unwrap_or_else(|| Err(failed()))?;
+        Ok(Encoded { vectors, took, batch })
+    }
+
+    /// The outcomes of a batch, what it took, and itself as far as it is traced for one of the calls.
+    fn compute<'a, C: Iterator<Item = &'a Arc<Record>>>(
+        &self,
+        encode: &Computing<'_, T>,
+        inputs: &[T],
+        calls: impl FnOnce() -> C,
+    ) -> (Vec<Result<Vectors>>, Duration, Option<SpanId>) {
+        let longest = inputs.iter().map(Input::length).max().unwrap_or(0);
+        let began = Instant::now();
+        let (outcomes, took) = self.pulse.beat(|| encode_all(inputs, encode));
+        let batch = batched((self.modality, inputs.len()), (began, took), calls());
+        self.costs.learn(length_class(longest), inputs.len(), took);
+        if outcomes.iter().any(Result::is_ok) {
+            self.pulse.succeeded();
+        }
+        (outcomes, took, batch)
+    }
+}
+
+/// The thread's side.
+struct Computer<T> {
+    lanes: Taker<T>,
+    batch: Budget,
+    networks: Arc<Networks<T>>,
+    _mark: EndMark,
+}
+
+impl<T: Input> Computer<T> {
     /// Takes what waits, encodes, answers, until no tower is left to ask.
     fn run(self) {
         while let Some(batch) = self.lanes.0.take(self.batch) {
-            let longest = batch.iter().map(|job| job.length).max().unwrap_or(0);
             let (inputs, callers): (Vec<T>, Vec<Caller>) = batch.into_iter().map(Job::part).unzip();
-            let began = Instant::now();
-            let (outcomes, took) = self.mark.0.beat(|| encode_all(&inputs, &self.encode));
-            let calls = callers.iter().filter_map(Caller::call);
-            let batch = batched((self.modality, inputs.len()), (began, took), calls);
-            self.costs.learn(length_class(longest), inputs.len(), took);
-            if outcomes.iter().any(Result::is_ok) {
-                self.mark.0.succeeded();
-            }
-            for (caller, outcome) in callers.into_iter().zip(outcomes) {
-                caller.answer(outcome.map(|vectors| Encoded { vectors, took, batch }));
-            }
+            let encode = self.networks.encode.lock();
+            self.networks.batch(&encode, &inputs, callers);
         }
     }
 }
 
 /// Encodes a batch. When it fails as a whole, its halves are tried, and theirs, so that only what is bad fails.
-fn encode_all<T>(
-    inputs: &[T],
-    encode: &impl Fn(&[T]) -> diptych_model::Result<Vec<Vectors>>,
-) -> Vec<Result<Vectors>> {
+fn encode_all<T>(inputs: &[T], encode: &Encode<T>) -> Vec<Result<Vectors>> {
     match guarded(inputs, encode) {
         Ok(vectors) => vectors.into_iter().map(Ok).collect(),
         Err(error) if inputs.len() <= 1 => vec![Err(error)],
@@ -208,10 +273,7 @@ fn encode_all<T>(
 }
 
 /// One call of the networks, in which a panic is an error like another. They keep no state that it could spoil.
-fn guarded<T>(
-    inputs: &[T],
-    encode: &impl Fn(&[T]) -> diptych_model::Result<Vec<Vectors>>,
-) -> Result<Vec<Vectors>> {
+fn guarded<T>(inputs: &[T], encode: &Encode<T>) -> Result<Vec<Vectors>> {
     let vectors = catch_unwind(AssertUnwindSafe(|| encode(inputs))).map_err(|_| failed())??;
     if vectors.len() == inputs.len() { Ok(vectors) } else { Err(failed()) }
 }
