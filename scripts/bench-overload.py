@@ -3,7 +3,7 @@
 Usage: bench-overload.py [--seconds 60] [--calls text-to-image,image-to-text] [--skip-ingest]
 
 The server has one core, the load another (taskset). For each call: the time of one caller alone, the most that closed loops of ever more callers
-get answered (the peak), then an open loop of three times the peak. Vectors are not kept (`--cache-bytes 0`), so every search is
+get answered (the peak), then an open loop of three times as much, then the best closed loop again: the peak is the mean of before and after. Vectors are not kept (`--cache-bytes 0`), so every search is
 embedded. Then the 99th percentile of a few searches a second, alone and while `diptych put` saturates the bulk lane.
 
 Prints one table and exits with 1 when something does not hold: goodput at least 90 % of the peak, the 99th percentile of what was
@@ -68,11 +68,14 @@ def others(measured):
 
 def overload(server, call, seconds):
     alone = bench(call, "--callers", "1", "--seed", "11", seconds=10)
-    peak = max(bench(call, "--callers", str(callers), "--seed", str(callers), seconds=8)["goodput"]
-               for callers in (8, 16, 32, 64, 128))
-    before = memory(server)
-    over = bench(call, "--rate", str(3 * peak), "--seed", "97", seconds=seconds)
+    closed = lambda callers: bench(call, "--callers", str(callers), "--seed", str(callers), seconds=8)["goodput"]
+    before, callers = max((closed(callers), callers) for callers in (8, 16, 32, 64, 128))
+    rate = 3 * before
+    held = memory(server)
+    over = bench(call, "--rate", str(rate), "--seed", "97", seconds=seconds)
     after = memory(server)
+    # A machine that others use is not as fast at all times.
+    peak = (before + closed(callers)) / 2
     p99, accepted = alone["latency_ms"]["p99"], over["latency_ms"]
     print(f"\n{call}: one core for the server, one for the load; load average {os.getloadavg()[0]:.1f}")
     for name, text in (
@@ -85,14 +88,14 @@ def overload(server, call, seconds):
         ("refused in p50 / p99 ms", f"{over['refusal_latency_ms']['p50']:.2f} / {over['refusal_latency_ms']['p99']:.2f}"),
         ("neither", json.dumps(others(over)) if others(over) else "none"),
         ("sent late by p99 ms", f"{over['lateness_ms']['p99']:.2f}"),
-        ("server MiB before / after", f"{before:.0f} / {after:.0f}"),
+        ("server MiB before / after", f"{held:.0f} / {after:.0f}"),
     ):
         print(f"| {name} | {text} |", flush=True)
     return {
         f"{call}: goodput": over["goodput"] >= 0.9 * peak,
         f"{call}: p99 of the accepted": accepted["p99"] <= 2.5 * p99,
         f"{call}: all others refused with RetryInfo": not others(over),
-        f"{call}: memory": after <= 1.1 * before + 16,
+        f"{call}: memory": after <= 1.1 * held + 16,
     }
 
 

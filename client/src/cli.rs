@@ -1,7 +1,7 @@
 //! From arguments to an exit code: 0 ok, 1 failure, 2 usage.
 //!
 //! - `args`: what can be said; `out`: where answers go
-//! - `search` (with `explain`), `embed`, `put`, `items`, `collections`, `recall`, `alias`, `snapshot`, `operation`, `bench`,
+//! - `search` (with `like` and `explain`), `embed`, `put`, `items`, `collections`, `recall`, `alias`, `snapshot`, `operation`, `bench`,
 //!   `info`: a command each, `alias` with `reembed`, `operation` with `compact`; `models`
 //! - `value`, `table`, `pictures`: how things look, as JSON and for people
 
@@ -13,6 +13,7 @@ mod embed;
 mod explain;
 mod info;
 mod items;
+mod like;
 mod models;
 mod operation;
 mod out;

@@ -253,7 +253,7 @@ impl Config {
                 0..=100_000_000,
             )),
             connections: transport::connections(reader),
-            calls: transport::calls(reader, encoder.queue_items),
+            calls: transport::calls(reader, (encoder.queue_items, threads)),
             self_test: transport::self_test(reader),
             observe: observe::read(reader),
             drain: transport::drain(reader),

@@ -103,6 +103,17 @@ impl Server {
         self.child.id()
     }
 
+    /// The memory that the process has, in bytes.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+        Ok(kilobytes.context("the system tells no VmRSS")?.parse::<u64>()? * 1024)
+    }
+
     /// A channel to the server.
     ///
     /// # Errors

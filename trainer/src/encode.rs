@@ -34,11 +34,7 @@ pub fn chosen_pictures(
     chosen: &[usize],
     size: usize,
 ) -> Result<Encoding> {
-    let encode = |chunk: &[usize]| {
-        let pixels = pixels(corpus, chunk, size)?;
-        Ok(encoder.encode_images(&pixels)?)
-    };
-    joined(chosen.chunks(PICTURES).map(encode))
+    chosen_by(corpus, (chosen, size), |pixels| Ok(encoder.encode_images(pixels)?))
 }
 
 /// Vectors of chosen pictures that stand where texts do, as [`chosen_pictures`].
@@ -51,11 +47,16 @@ pub fn counterparts(
     chosen: &[usize],
     size: usize,
 ) -> Result<Encoding> {
-    let encode = |chunk: &[usize]| {
-        let pixels = pixels(corpus, chunk, size)?;
-        Ok(encoder.encode_counterparts(&pixels)?)
-    };
-    joined(chosen.chunks(PICTURES).map(encode))
+    chosen_by(corpus, (chosen, size), |pixels| Ok(encoder.encode_counterparts(pixels)?))
+}
+
+/// Vectors of chosen pictures by `encode`, so many at a time as fit.
+fn chosen_by(
+    corpus: &Corpus,
+    (chosen, size): (&[usize], usize),
+    encode: impl Fn(&Tensor) -> Result<Encoding>,
+) -> Result<Encoding> {
+    joined(chosen.chunks(PICTURES).map(|chunk| encode(&pixels(corpus, chunk, size)?)))
 }
 
 /// (N, 3, size, size): pictures of a corpus as serving would feed them to the tower.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod like;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ pub(crate) use self::admin::{
     AliasCommand, OperationCommand, ReembedCommand, SnapshotCommand, Waiting,
 };
 pub(crate) use self::bench::{Arrivals, BenchArgs, BenchCall};
+pub(crate) use self::like::LikeArgs;
 
 /// Searches pictures by text and texts by picture, on a Diptych server.
 #[derive(Debug, Parser)]
@@ -69,7 +71,7 @@ impl Shared {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Find pictures by a text, or texts by a picture.
+    /// Find pictures by a text, texts by a picture, or pictures like another.
     Search(SearchArgs),
     /// Print the vectors of a text or a picture.
     Embed(EmbedArgs),
@@ -138,11 +140,13 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
     /// The text to search by.
-    #[arg(required_unless_present = "image", conflicts_with = "image")]
+    #[arg(required_unless_present_any = ["image", "picture"], conflicts_with = "image")]
     pub(crate) text: Option<String>,
     /// The picture to search by: a JPEG, PNG, WebP or GIF file.
     #[arg(long, value_name = "FILE")]
     pub(crate) image: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) like: LikeArgs,
     /// What to find [default: the other of what is given].
     #[arg(long, value_enum)]
     pub(crate) target: Option<Target>,

@@ -33,7 +33,7 @@ pub(crate) async fn run(shared: &Shared, args: &BenchArgs, out: Out) -> Result<O
     let before = client.statistics();
     let ask = Arc::new(Ask::new(client, queries, shared, args));
     if args.find_capacity {
-        let capacity = capacity::find(&ask, args).await;
+        let capacity = capacity::find(&ask, args).await?;
         report::print_capacity(&capacity, args, out)?;
         return Ok(answered(capacity.peak > 0.0));
     }
@@ -41,7 +41,7 @@ pub(crate) async fn run(shared: &Shared, args: &BenchArgs, out: Out) -> Result<O
         Some(rate) => Mode::Open { rate, arrivals: args.arrivals },
         None => Mode::Closed { callers: args.callers.unwrap_or(1) },
     };
-    let measured = load::run(&ask, args, mode).await;
+    let measured = load::run(&ask, args, mode).await?;
     let mut did = ask.client.statistics();
     did.retries -= before.retries;
     did.resent -= before.resent;

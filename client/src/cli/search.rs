@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::args::{SearchArgs, Shared, Target};
 use super::explain;
+use super::like;
 use super::out::Out;
 use super::pictures::Screen;
 use super::table;
@@ -22,10 +23,9 @@ pub(crate) async fn run(
     args: SearchArgs,
     out: Out,
 ) -> Result<()> {
-    let (pictures, explain) = (args.pictures, args.explain.clone());
     let pages = if args.all { u32::MAX } else { args.pages };
-    let request = request(shared, args)?;
-    if let Some(id) = explain {
+    let request = request(shared, &args)?;
+    if let Some(id) = args.explain {
         return explain::run(client, request, id, out).await;
     }
     let hits = fetch(client, request, pages).await?;
@@ -37,7 +37,7 @@ pub(crate) async fn run(
         return Ok(out.line("no hits")?);
     }
     out.line(&table::hits(out, &hits).trim_fmt())?;
-    if let Some(screen) = Screen::find(pictures, out) {
+    if let Some(screen) = Screen::find(args.pictures, out) {
         screen.show(client, &shared.collection, &hits, out).await?;
     }
     Ok(())
@@ -62,12 +62,9 @@ async fn fetch(
 }
 
 /// The general search serves both plain questions too, and only it can give the texts of hits.
-fn request(shared: &Shared, args: SearchArgs) -> Result<v1::SearchRequest> {
-    let (source, other) = match &args.image {
-        Some(path) => (Source::Image(read_picture(path)?), Target::Text),
-        None => (Source::Text(args.text.unwrap_or_default()), Target::Image),
-    };
-    let target = args.target.unwrap_or(other);
+fn request(shared: &Shared, args: &SearchArgs) -> Result<v1::SearchRequest> {
+    let (terms, found) = question(args)?;
+    let target = args.target.unwrap_or(found);
     // The source of a picture would only make the answer large.
     let (target, parts): (_, &[&str]) = match target {
         Target::Image => (v1::Modality::Image, &["metadata"]),
@@ -75,7 +72,7 @@ fn request(shared: &Shared, args: SearchArgs) -> Result<v1::SearchRequest> {
     };
     Ok(v1::SearchRequest {
         collection: shared.collection.clone(),
-        terms: vec![v1::Term { source: Some(source), ..Default::default() }],
+        terms,
         target: target.into(),
         filter: filter(&args.filters),
         limit: shared.limit,
@@ -85,6 +82,18 @@ fn request(shared: &Shared, args: SearchArgs) -> Result<v1::SearchRequest> {
         prefix_dims: args.prefix_dims,
         ..Default::default()
     })
+}
+
+/// What is asked by, and what that finds unless something else is asked for.
+fn question(args: &SearchArgs) -> Result<(Vec<v1::Term>, Target)> {
+    if let Some(path) = &args.like.picture {
+        return Ok((like::terms(path, &args.like)?, Target::Image));
+    }
+    let (source, found) = match &args.image {
+        Some(path) => (Source::Image(read_picture(path)?), Target::Text),
+        None => (Source::Text(args.text.clone().unwrap_or_default()), Target::Image),
+    };
+    Ok((vec![v1::Term { source: Some(source), ..Default::default() }], found))
 }
 
 /// The condition that all of these pairs hold; nothing without any.
@@ -129,7 +138,7 @@ mod tests {
     fn asked(line: &str) -> v1::SearchRequest {
         let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
         let Command::Search(args) = arguments.command else { panic!("no search") };
-        request(&arguments.shared, args).unwrap()
+        request(&arguments.shared, &args).unwrap()
     }
 
     #[test]
@@ -149,6 +158,19 @@ mod tests {
             panic!("filters are not joined by and")
         };
         assert_eq!(list.filters.len(), 2);
+    }
+
+    #[test]
+    fn a_picture_finds_texts_or_pictures_like_it() {
+        let picture = tempfile::NamedTempFile::new().unwrap();
+        let path = picture.path().display();
+        for (option, found) in [
+            ("--image", v1::Modality::Text),
+            ("--like", v1::Modality::Image),
+            ("--other-style --like", v1::Modality::Image),
+        ] {
+            assert_eq!(asked(&format!("diptych search {option} {path}")).target(), found);
+        }
     }
 
     #[test]

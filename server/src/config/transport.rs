@@ -48,8 +48,8 @@ pub(super) fn connections(reader: &mut Reader<'_>) -> ConnectionLimits {
 }
 
 /// `queue_items` is how many inputs an encoder takes: more calls than both towers of a bundle have places for are let in, so that
-/// one that is full says so itself.
-pub(super) fn calls(reader: &mut Reader<'_>, queue_items: usize) -> CallLimits {
+/// one that is full says so itself. With one of `threads`, what is brief is computed on the thread that lets calls in.
+pub(super) fn calls(reader: &mut Reader<'_>, (queue_items, threads): (usize, usize)) -> CallLimits {
     let built_in = OverloadSettings::default();
     CallLimits {
         timeout: reader.time("timeout", defaults::TIMEOUT, MILLISECOND..=HOUR),
@@ -68,6 +68,7 @@ pub(super) fn calls(reader: &mut Reader<'_>, queue_items: usize) -> CallLimits {
                 1..=1_000_000,
             )),
             burst_wait: reader.time("burst_wait", built_in.burst_wait, MILLISECOND..=HOUR),
+            least: built_in.least.min(threads),
             ..built_in
         },
     }

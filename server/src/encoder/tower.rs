@@ -203,9 +203,11 @@ impl<T> std::fmt::Debug for Networks<T> {
 
 impl<T: Input> Networks<T> {
     /// Encodes a batch for these callers and answers them.
-    fn batch(&self, encode: &Computing<'_, T>, inputs: &[T], callers: Vec<Caller>) {
+    fn batch(&self, encode: Computing<'_, T>, inputs: &[T], callers: Vec<Caller>) {
         let calls = || callers.iter().filter_map(Caller::call);
-        let (outcomes, took, batch) = self.compute(encode, inputs, calls);
+        let (outcomes, took, batch) = self.compute(&encode, inputs, calls);
+        // Who is answered finds the networks free.
+        drop(encode);
         for (caller, outcome) in callers.into_iter().zip(outcomes) {
             caller.answer(outcome.map(|vectors| Encoded { vectors, took, batch }));
         }
@@ -253,7 +255,7 @@ impl<T: Input> Computer<T> {
         while let Some(batch) = self.lanes.0.take(self.batch) {
             let (inputs, callers): (Vec<T>, Vec<Caller>) = batch.into_iter().map(Job::part).unzip();
             let encode = self.networks.encode.lock();
-            self.networks.batch(&encode, &inputs, callers);
+            self.networks.batch(encode, &inputs, callers);
         }
     }
 }

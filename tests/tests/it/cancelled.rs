@@ -29,12 +29,6 @@ async fn figure(server: &Server, name: &str) -> f64 {
     values.into_iter().sum()
 }
 
-fn resident_bytes(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 /// One call that is left after a while, whether it was answered or not: most while they wait or are computed.
 async fn leave(api: Api, number: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(number as u64);
@@ -89,12 +83,12 @@ async fn ten_thousand_cancelled_calls_leave_nothing_behind() {
     let server = Server::start(data.path(), &[]).await.unwrap();
     // What a server of this size comes to hold anyway: heaps of threads, buffers, the cache.
     leave_all(&server, 0).await;
-    let before = resident_bytes(&server);
+    let before = server.resident_bytes().unwrap();
     leave_all(&server, CALLS).await;
     for name in ["diptych_queue_items", "diptych_queue_cost_seconds", "diptych_calls_in_flight"] {
         until(&format!("{name} is 0"), async || figure(&server, name).await == 0.0).await.unwrap();
     }
-    let after = resident_bytes(&server);
+    let after = server.resident_bytes().unwrap();
     println!("{before} bytes before, {after} after");
     assert!(after < before + (16 << 20), "{before} bytes became {after}");
     // Every place is free again: as many calls as one caller may have are answered.

@@ -25,6 +25,7 @@ mod ingest;
 mod ingest_client;
 mod invariance;
 mod lifecycle;
+mod like;
 mod models;
 mod observe;
 mod power;

@@ -130,14 +130,10 @@ fn large(seed: u64) -> Bundle {
 
 /// The bytes of memory that a process has, and how many of its threads encode.
 fn footprint(server: &Server) -> (u64, usize) {
-    let process = format!("/proc/{}", server.id());
-    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
-    let resident = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    let kilobytes: u64 = resident.split_whitespace().nth(1).unwrap().parse().unwrap();
-    let threads = std::fs::read_dir(format!("{process}/task")).unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
     let names = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")));
     let encoding = names.filter(|name| name.as_ref().is_ok_and(|name| name.starts_with("encode-")));
-    (kilobytes * 1024, encoding.count())
+    (server.resident_bytes().unwrap(), encoding.count())
 }
 
 #[tokio::test(flavor = "multi_thread")]

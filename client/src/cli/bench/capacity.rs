@@ -30,12 +30,15 @@ pub(super) struct Capacity {
 }
 
 /// Measures it; each step is told as it is done.
-pub(super) async fn find(ask: &Arc<Ask>, args: &BenchArgs) -> Capacity {
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(super) async fn find(ask: &Arc<Ask>, args: &BenchArgs) -> std::io::Result<Capacity> {
     let mut steps = Vec::new();
     let mut gains = Gains::default();
     let mut callers = 1;
     while callers <= MOST_CALLERS && !gains.are_over() {
-        let measured = run(ask, args, Mode::Closed { callers }).await;
+        let measured = run(ask, args, Mode::Closed { callers }).await?;
         say(&report::line(&measured));
         gains.note(measured.goodput());
         steps.push(measured);
@@ -48,7 +51,7 @@ pub(super) async fn find(ask: &Arc<Ask>, args: &BenchArgs) -> Capacity {
         if rate <= 0.0 {
             break;
         }
-        let measured = run(ask, args, Mode::Open { rate, arrivals: Arrivals::Poisson }).await;
+        let measured = run(ask, args, Mode::Open { rate, arrivals: Arrivals::Poisson }).await?;
         say(&report::line(&measured));
         let answered = measured.tally.ok() as f64 >= ANSWERED * measured.tally.due() as f64;
         if answered && !measured.tally.is_growing() && measured.kept_up() {
@@ -56,7 +59,7 @@ pub(super) async fn find(ask: &Arc<Ask>, args: &BenchArgs) -> Capacity {
         }
         steps.push(measured);
     }
-    Capacity { steps, peak, sustained }
+    Ok(Capacity { steps, peak, sustained })
 }
 
 /// Whether more callers still bring more.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::super::args::{Arrivals, BenchArgs};
 use super::ask::Ask;
-use super::schedule::{Schedule, wait_until};
+use super::schedule::{Schedule, told};
 use super::tally::Tally;
 
 /// A schedule that is behind lets answers be read after so many calls.
@@ -72,7 +72,10 @@ struct Run {
 }
 
 /// Makes calls for the warm-up and the duration of `args`, and waits for the last answer.
-pub(super) async fn run(ask: &Arc<Ask>, args: &BenchArgs, mode: Mode) -> Measured {
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(super) async fn run(ask: &Arc<Ask>, args: &BenchArgs, mode: Mode) -> std::io::Result<Measured> {
     let run = Arc::new(Run {
         ask: Arc::clone(ask),
         tally: Mutex::default(),
@@ -85,7 +88,7 @@ pub(super) async fn run(ask: &Arc<Ask>, args: &BenchArgs, mode: Mode) -> Measure
     let before = computed();
     match mode {
         Mode::Open { rate, arrivals } => {
-            open(&run, args, Schedule::new(rate, arrivals, args.seed)).await;
+            open(&run, args, Schedule::new(rate, arrivals, args.seed)).await?;
         }
         Mode::Closed { callers } => closed(&run, callers).await,
     }
@@ -93,12 +96,12 @@ pub(super) async fn run(ask: &Arc<Ask>, args: &BenchArgs, mode: Mode) -> Measure
     let busy = before.zip(computed()).map(|(before, after)| (after - before).as_secs_f64() / whole);
     let tally = std::mem::take(&mut *run.tally.lock());
     let late = tally.lateness.share_above(args.late);
-    Measured { mode, duration: args.duration, tally, busy, late }
+    Ok(Measured { mode, duration: args.duration, tally, busy, late })
 }
 
-async fn open(run: &Arc<Run>, args: &BenchArgs, schedule: Schedule) {
-    for due in schedule.take_while(|due| *due < run.window.end) {
-        wait_until(run.begun + due).await;
+async fn open(run: &Arc<Run>, args: &BenchArgs, schedule: Schedule) -> std::io::Result<()> {
+    let mut told = told(schedule, (run.begun.into_std(), run.window.end))?;
+    while let Some(due) = told.recv().await {
         let number = run.numbers.fetch_add(1, Ordering::Relaxed);
         let measured = run.window.contains(&due);
         let late = run.begun.elapsed().saturating_sub(due);
@@ -118,6 +121,7 @@ async fn open(run: &Arc<Run>, args: &BenchArgs, schedule: Schedule) {
     while run.under_way.load(Ordering::Acquire) > 0 {
         run.idle.notified().await;
     }
+    Ok(())
 }
 
 impl Run {

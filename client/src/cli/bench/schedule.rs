@@ -1,15 +1,13 @@
 //! When calls are due, whatever became of those before: an open loop.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::time::{Instant, sleep};
+use tokio::sync::mpsc;
 
 use super::super::args::Arrivals;
-
-/// The runtime's timer ticks by the millisecond: nearer than this, time is watched.
-const WATCHED: Duration = Duration::from_millis(2);
 
 /// The times of calls from the start of a load on, without end.
 #[derive(Debug)]
@@ -40,19 +38,32 @@ impl Iterator for Schedule {
     }
 }
 
-/// Waits until `due`, to some microseconds; what else is to be done is done meanwhile.
-pub(super) async fn wait_until(due: Instant) {
-    loop {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
+/// Tells the times of a schedule before `end` as they come, counted from `begun`, to some microseconds.
+///
+/// From a thread that sleeps between them: the runtime's timer ticks by the millisecond, and to watch the time instead would take a whole
+/// core, which who reads the answers may need.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(super) fn told(
+    schedule: Schedule,
+    (begun, end): (Instant, Duration),
+) -> std::io::Result<mpsc::UnboundedReceiver<Duration>> {
+    let (tell, told) = mpsc::unbounded_channel();
+    thread::Builder::new().name("schedule".to_owned()).spawn(move || {
+        for due in schedule.take_while(|due| *due < end) {
+            pause(due.saturating_sub(begun.elapsed()));
+            if tell.send(due).is_err() {
+                return;
+            }
         }
-        if left > WATCHED {
-            sleep(left - WATCHED).await;
-        } else {
-            tokio::task::yield_now().await;
-        }
-    }
+    })?;
+    Ok(told)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time itself is what is waited for")]
+fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 #[cfg(test)]
@@ -80,6 +91,18 @@ mod tests {
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.05, "{}", variance.sqrt() / mean);
+    }
+
+    #[tokio::test]
+    async fn no_call_is_told_before_it_is_due_and_all_are() {
+        let (begun, end) = (Instant::now(), Duration::from_millis(20));
+        let mut told = told(Schedule::new(1000.0, Arrivals::Fixed, 1), (begun, end)).unwrap();
+        let mut calls = 0;
+        while let Some(due) = told.recv().await {
+            assert!(begun.elapsed() >= due);
+            calls += 1;
+        }
+        assert_eq!(calls, 19);
     }
 
     #[test]

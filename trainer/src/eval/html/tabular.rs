@@ -103,17 +103,20 @@ pub(super) fn probes(out: &mut String, readings: &[Reading]) {
         let (shared, exclusive) = (reading.shared, reading.exclusive);
         for value in [shared.linear, shared.mlp, exclusive.linear, exclusive.mlp] {
             let above = (value - reading.chance) / (1.0 - reading.chance).max(1e-9);
-            let shade = above.clamp(0.0, 1.0) * 0.75;
-            push(
-                out,
-                format_args!(
-                    "<td style=\"background: rgba(38, 98, 178, {shade:.2})\">{value:.3}</td>"
-                ),
-            );
+            shaded(out, value, above);
         }
         out.push_str("</tr>\n");
     }
     out.push_str("</table>\n");
+}
+
+/// A cell of a matrix, the darker the more of what can be read is read, 0 to 1.
+fn shaded(out: &mut String, value: f64, read: f64) {
+    let shade = read.clamp(0.0, 1.0) * 0.75;
+    push(
+        out,
+        format_args!("<td style=\"background: rgba(38, 98, 178, {shade:.2})\">{value:.3}</td>"),
+    );
 }
 
 /// The probes of numbers, as [`probes`].
@@ -133,13 +136,7 @@ pub(super) fn numbers(out: &mut String, readings: &[NumberReading]) {
             format_args!("<tr><td>{modality} {factor}</td><td>{fitted}</td><td>{scored}</td>"),
         );
         for value in [shared.linear, shared.mlp, exclusive.linear, exclusive.mlp] {
-            let shade = value.clamp(0.0, 1.0) * 0.75;
-            push(
-                out,
-                format_args!(
-                    "<td style=\"background: rgba(38, 98, 178, {shade:.2})\">{value:.3}</td>"
-                ),
-            );
+            shaded(out, value, value);
         }
         out.push_str("</tr>\n");
     }
