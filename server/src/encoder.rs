@@ -34,6 +34,7 @@ use self::lanes::Budget;
 pub use self::lanes::Lane;
 use self::tower::{Sizes, Tower};
 use self::turns::Turn;
+use crate::deadline::exceeded;
 use crate::error::{Error, Result};
 use crate::observe;
 use crate::timings::EmbedTimings;
@@ -313,6 +314,9 @@ async fn encode<T: Input>(
     input: T,
 ) -> Result<Encoded> {
     let Some(turn) = turn else { return tower.encode(work, place, input).await };
+    if work.until.is_some_and(|until| until <= Instant::now()) {
+        return Err(exceeded());
+    }
     let encoded = tower.encode_here(place, input);
     drop(turn);
     match encoded {

@@ -225,6 +225,16 @@ async fn what_is_computed_here_is_what_the_threads_compute() {
     assert!(found.iter().all(|vectors| *vectors == found[0]));
 }
 
+#[tokio::test]
+async fn who_runs_out_of_time_before_its_turn_is_told_so() {
+    let handle = handle_of(1);
+    let work = Work::here(Lane::Interactive).fresh();
+    handle.text("a red heart", false, work).await.unwrap();
+    let late = Work { until: Some(Instant::now()), ..work };
+    assert_eq!(handle.text("a heart", false, late).await.unwrap_err().kind(), Kind::Deadline);
+    assert_eq!(handle.load().texts[0].inputs, 0);
+}
+
 fn handle() -> EncoderHandle {
     handle_of(1)
 }

@@ -2,29 +2,17 @@
 //!
 //! The way to another thread and back would take longer there, since on a core that never rests each change of threads waits for a slice
 //! of the scheduler; and it would bring nothing, since the call's thread cannot do anything else meanwhile. That thread also
-//! reads connections, so that calls are computed one at a time, and all connections are read between two of them, or every
-//! millisecond where they are quicker: nobody waits for longer to be let in or refused.
+//! reads connections, so that calls are computed one at a time, each when all connections were read: nobody waits for more
+//! than one call to be let in or refused.
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
-
-/// Connections are read no more often than this: it takes a tenth of it.
-const ROUND: Duration = Duration::from_millis(1);
 
 /// One turn at a time, in the order of asking; none where there are more cores.
 #[derive(Debug)]
-pub(super) struct Turns(Option<Core>);
-
-#[derive(Debug)]
-struct Core {
-    turn: Semaphore,
-    /// When all connections had been read.
-    read: Mutex<Option<Instant>>,
-}
+pub(super) struct Turns(Option<Semaphore>);
 
 /// Leave to compute here.
 #[derive(Debug)]
@@ -35,19 +23,14 @@ pub(super) struct Turn<'a> {
 impl Turns {
     /// Of a server that computes on so many threads.
     pub(super) fn new(threads: usize) -> Self {
-        Self((threads <= 1).then(|| Core { turn: Semaphore::new(1), read: Mutex::default() }))
+        Self((threads <= 1).then(|| Semaphore::new(1)))
     }
 
-    /// Leave to compute here, when whoever came before is done and all connections were read of late; nothing where other threads
+    /// Leave to compute here, when whoever came before is done and all connections were read; nothing where other threads
     /// compute. It is to be held from here to there without waiting for anything.
     pub(super) async fn next(&self) -> Option<Turn<'_>> {
-        let core = self.0.as_ref()?;
-        let permit = core.turn.acquire().await.ok()?;
-        let read = *core.read.lock();
-        if read.is_none_or(|read| read.elapsed() >= ROUND) {
-            pass().await;
-            *core.read.lock() = Some(Instant::now());
-        }
+        let permit = self.0.as_ref()?.acquire().await.ok()?;
+        pass().await;
         Some(Turn { _permit: permit })
     }
 }
@@ -72,6 +55,7 @@ async fn pass() {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::time::Duration;
 
     use super::*;
 
@@ -88,21 +72,6 @@ mod tests {
         };
         tokio::join!(computes("first"), computes("second"), reads);
         assert_eq!(*order.borrow(), ["read", "first", "second"]);
-    }
-
-    #[tokio::test]
-    async fn connections_are_read_anew_when_a_while_has_passed() {
-        let turns = Turns::new(1);
-        let mut rounds = Vec::new();
-        for _ in 0..3 {
-            drop(turns.next().await);
-            rounds.push(turns.0.as_ref().unwrap().read.lock().unwrap());
-            let begun = Instant::now();
-            while begun.elapsed() < ROUND {
-                std::hint::spin_loop();
-            }
-        }
-        assert!(rounds.is_sorted_by(|one, next| one < next));
     }
 
     #[tokio::test]
