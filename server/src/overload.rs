@@ -25,7 +25,8 @@ const NEWEST: f64 = 1.0 / 16.0;
 /// The share of refused calls up from which the next one always waits, and the part of the slowdown that is left then.
 const MOST_REFUSED: f64 = 0.6;
 const BRISK: f64 = 0.6;
-/// So long the calls under way take at least, also then: to read and refuse what came meanwhile costs once for all of them.
+/// So long the calls under way take together at least, also then: of those that are quicker, one is to be ready when the other is
+/// done, since what it takes to read and refuse the rest is no longer small beside a call.
 const ROUND: f64 = 1e-3;
 /// Answers are counted in windows of so much time and so many answers at least.
 const WINDOW: Duration = Duration::from_millis(250);

@@ -23,7 +23,7 @@ pub struct EmbeddedConfig {
     /// Bytes on the disk that are held for deletes when it is full; 0 for none.
     pub reserve_bytes: u64,
     /// Threads that scan; 0 for one per core. With one, a search of few rows, and a read of few items, runs on the thread that
-    /// polls it, for a millisecond at most.
+    /// polls it, for a millisecond or two.
     pub scan_threads: usize,
     /// Threads that build graphs; 0 for half of the cores, at least one.
     pub build_threads: usize,
