@@ -54,15 +54,16 @@ emoji-data:
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-data
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-sentences-data --more-keywords
 
-# Train the sample bundle (40 minutes on two cores); --resume goes on where a run was cut off.
+# Train the sample bundle (45 minutes on two cores); --resume goes on where a run was cut off.
 emoji-train:
     cargo run --release -p diptych-train -- fit configs/train/emoji-split.toml --out target/runs/emoji-split --resume
     cargo run --release -p diptych-train -- fit configs/train/emoji-sentences.toml --out target/runs/emoji-sentences --resume
+    cargo run --release -p diptych-train -- fit configs/train/emoji-exclusive.toml --out target/runs/emoji-exclusive --resume
 
 # Measure what was trained, write the bundle and the pack of pictures that the server carries.
 emoji-export:
-    cargo run --release -p diptych-train -- eval --run target/runs/emoji-sentences --phrases tests/fixtures/phrases.jsonl
-    cargo run --release -p diptych-train -- export --run target/runs/emoji-sentences --to server/sample/bundle
+    cargo run --release -p diptych-train -- eval --run target/runs/emoji-exclusive --phrases tests/fixtures/phrases.jsonl
+    cargo run --release -p diptych-train -- export --run target/runs/emoji-exclusive --to server/sample/bundle
     cargo run --release -p diptych-train -- sample --data target/emoji-data --out server/sample/emoji.tar.gz
 
 # What the served bundle cannot show (ten minutes): names withheld from training, and a drawing style never seen.

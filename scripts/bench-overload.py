@@ -110,17 +110,17 @@ def texts(path, count):
 
 
 def ingest(folder):
-    """Searches, ten a second, alone and beside a put that never pauses."""
-    few = ("text-to-image", "--rate", "10", "--seed", "5")
-    idle = bench(*few, seconds=20)
+    """Searches, twenty a second, alone and beside a put that never pauses."""
+    few = ("text-to-image", "--rate", "20", "--seed", "5")
+    idle = bench(*few, seconds=30)
     path = os.path.join(folder, "items.jsonl")
-    texts(path, 600_000)
+    texts(path, 900_000)
     begun = batches()
     # It gives way to the tool that measures, which shares its core.
     put = subprocess.Popen(["taskset", "-c", LOAD_CORE, "nice", CLIENT, "put", "--server", f"http://{GRPC}", "load", path],
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(3)
-    busy = bench(*few, seconds=20)
+    busy = bench(*few, seconds=30)
     done = batches()
     running = put.poll() is None
     put.send_signal(signal.SIGTERM)

@@ -98,11 +98,20 @@ pub struct ConvConfig {
     /// what is in a picture, with more also where: for pictures whose layout is what counts.
     #[serde(skip_serializing_if = "is_one")]
     pub cells: usize,
+    /// Points along each colour at which `early` tells how much of a picture has that colour, 2 to 12; 0 for none. Who drew
+    /// a picture shows in its palette.
+    #[serde(skip_serializing_if = "absent")]
+    pub palette: usize,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
 const fn is_one(value: &usize) -> bool {
     *value == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn absent(value: &usize) -> bool {
+    *value == 0
 }
 
 impl Default for ConvConfig {
@@ -115,6 +124,7 @@ impl Default for ConvConfig {
             groups: 8,
             early_stages: 2,
             cells: 1,
+            palette: 0,
         }
     }
 }
@@ -131,11 +141,15 @@ pub struct NgramBagConfig {
     pub gate: usize,
     /// Width of the hidden layer over the text. The heads read it beside the normalised sum of words.
     pub hidden: usize,
+    /// Width of a second table that the exclusive head reads in place of the first, 1 to 4096: how a thing is said, as its language,
+    /// stands in letters that the first table learns to overlook. 0 for none.
+    #[serde(skip_serializing_if = "absent")]
+    pub manner: usize,
 }
 
 impl Default for NgramBagConfig {
     fn default() -> Self {
-        Self { buckets: 65_536, width: 96, gate: 64, hidden: 384 }
+        Self { buckets: 65_536, width: 96, gate: 64, hidden: 384, manner: 0 }
     }
 }
 
@@ -363,6 +377,9 @@ impl ConvConfig {
         within("image_tower.groups", self.groups, 1, 1024)?;
         within("image_tower.early_stages", self.early_stages, 1, self.widths.len() + 1)?;
         within("image_tower.cells", self.cells, 1, 8)?;
+        if self.palette > 0 {
+            within("image_tower.palette", self.palette, 2, 12)?;
+        }
         let halved = |side: usize, _| side.div_ceil(2);
         let side = (1..self.widths.len()).fold(self.size.div_ceil(self.stem_stride), halved);
         if !side.is_multiple_of(self.cells) {
@@ -385,7 +402,8 @@ impl NgramBagConfig {
         within("text_tower.buckets", self.buckets, 1, 1 << 24)?;
         within("text_tower.width", self.width, 1, 4096)?;
         within("text_tower.gate", self.gate, 1, 4096)?;
-        within("text_tower.hidden", self.hidden, 1, 16_384)
+        within("text_tower.hidden", self.hidden, 1, 16_384)?;
+        within("text_tower.manner", self.manner, 0, 4096)
     }
 }
 
@@ -429,61 +447,4 @@ impl HeadsConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::ModelConfig;
-
-    /// The default configuration with the value at `path` replaced.
-    fn with(path: &str, value: &str) -> String {
-        let mut config = serde_json::to_value(ModelConfig::default()).unwrap();
-        let (section, key) = path.split_once('.').unwrap();
-        config[section][key] = serde_json::from_str(value).unwrap();
-        config.to_string()
-    }
-
-    #[test]
-    fn the_default_is_valid_and_survives_writing() {
-        let config = ModelConfig::default();
-        config.validate().unwrap();
-        let written = serde_json::to_string(&config).unwrap();
-        assert_eq!(serde_json::from_str::<ModelConfig>(&written).unwrap(), config);
-    }
-
-    #[test]
-    fn keys_and_kinds_that_do_not_exist_are_refused_by_name() {
-        for (path, value) in [
-            ("image_tower.colour", "1"),
-            ("text_tower.colour", "1"),
-            ("heads.colour", "1"),
-            ("image_tower.kind", "\"colour\""),
-        ] {
-            let error = serde_json::from_str::<ModelConfig>(&with(path, value)).unwrap_err();
-            assert!(error.to_string().contains("colour"), "{error}");
-        }
-    }
-
-    #[test]
-    fn values_out_of_range_are_refused_by_name() {
-        for (path, value) in [
-            ("image_tower.size", "7"),
-            ("image_tower.stem_stride", "0"),
-            ("image_tower.widths", "[]"),
-            ("image_tower.blocks_per_stage", "17"),
-            ("image_tower.groups", "5"),
-            ("image_tower.early_stages", "6"),
-            ("image_tower.cells", "9"),
-            ("image_tower.cells", "2"),
-            ("heads.exclusive_anchor", "-1.0"),
-            ("text_tower.buckets", "0"),
-            ("text_tower.hidden", "0"),
-            ("heads.shared", "4097"),
-            ("heads.matryoshka", "[64, 32]"),
-            ("heads.matryoshka", "[0]"),
-            ("heads.exclusive_reads", "[]"),
-            ("heads.exclusive_reads", "[\"last\", \"last\"]"),
-        ] {
-            let config: ModelConfig = serde_json::from_str(&with(path, value)).unwrap();
-            let error = config.validate().unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{path}: ")), "{path} {value}: {error}");
-        }
-    }
-}
+mod tests;

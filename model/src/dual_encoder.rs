@@ -71,6 +71,8 @@ pub struct FeatureWidths {
     pub image_early: usize,
     /// Of the text tower's.
     pub text: usize,
+    /// Those of them, the last ones, that exclusive vectors are made of; 0: all.
+    pub text_own: usize,
     /// Of [`ImageFeatures::last`] of pictures of the second kind.
     pub counterpart: usize,
 }
@@ -90,6 +92,8 @@ struct TextSide {
     tower: Option<Box<dyn TextTower>>,
     shared: SharedHead,
     exclusive: Option<ExclusiveHead>,
+    /// The last of the tower's features, so many, are read by the exclusive head, and that reads no others; 0: both read all.
+    own: usize,
 }
 
 impl DualEncoder {
@@ -118,8 +122,8 @@ impl DualEncoder {
         let text = config.text_tower.as_ref();
         let text = text.map(|config| {
             let tower = tower::text(config, params, "text.tower")?;
-            let width = tower.width();
-            TextSide::new(Some(tower), width, heads, params)
+            let widths = (tower.width(), tower.own_width());
+            TextSide::new(Some(tower), widths, heads, params)
         });
         Self::of_sides((image, text.transpose()?, counterpart), heads, params)
     }
@@ -137,7 +141,7 @@ impl DualEncoder {
     ) -> Result<Self> {
         let image = (widths.image_last, widths.image_early);
         let image = ImageSide::new(None, ("image", image), heads, params)?;
-        let text = TextSide::new(None, widths.text, heads, params)?;
+        let text = TextSide::new(None, (widths.text, widths.text_own), heads, params)?;
         Self::of_sides((Some(image), Some(text), None), heads, params)
     }
 
@@ -202,8 +206,9 @@ impl DualEncoder {
     /// As [`Self::encode_text_features`].
     pub fn text_codes(&self, features: &Tensor) -> Result<Codes> {
         let side = self.text_side()?;
-        let exclusive = side.exclusive.as_ref().map(|head| head.forward(features)).transpose()?;
-        Ok(Codes { shared: side.shared.forward(features)?, exclusive })
+        let (shared, exclusive) = side.divided(features)?;
+        let exclusive = side.exclusive.as_ref().map(|head| head.forward(&exclusive)).transpose()?;
+        Ok(Codes { shared: side.shared.forward(&shared)?, exclusive })
     }
 
     /// Vectors of pictures of the second kind, `pixels` as for [`Self::encode_images`].
@@ -288,6 +293,7 @@ impl DualEncoder {
             image_last: image.map_or(0, |tower| tower.last_width()),
             image_early: image.map_or(0, |tower| tower.early_width()),
             text: text.map_or(0, |tower| tower.width()),
+            text_own: text.map_or(0, |tower| tower.own_width()),
             counterpart: counterpart.map_or(0, |tower| tower.last_width()),
         }
     }
@@ -362,17 +368,29 @@ impl ImageSide {
 impl TextSide {
     fn new(
         tower: Option<Box<dyn TextTower>>,
-        width: usize,
+        (width, own): (usize, usize),
         heads: &HeadsConfig,
         params: &Params,
     ) -> Result<Self> {
-        let shared = [width, heads.shared];
-        let widths = [width, heads.exclusive_text];
+        let shared = [width - own, heads.shared];
+        let widths = [if own > 0 { own } else { width }, heads.exclusive_text];
         Ok(Self {
             shared: SharedHead::new(params, "text.shared", shared, heads.projection)?,
             exclusive: exclusive_head(params, "text.exclusive", widths, heads)?,
             tower,
+            own,
         })
+    }
+
+    /// What the shared head reads of features (B, D), and what the exclusive one: the same, where none are its own.
+    fn divided(&self, features: &Tensor) -> Result<(Tensor, Tensor)> {
+        if self.own == 0 {
+            return Ok((features.clone(), features.clone()));
+        }
+        // Features of another width are for the heads to refuse.
+        let both = features.dim(1)?.saturating_sub(self.own);
+        let shared = features.narrow(1, 0, both)?.contiguous()?;
+        Ok((shared, features.narrow(1, both, self.own)?.contiguous()?))
     }
 }
 

@@ -19,6 +19,7 @@
 //! | `activation` | ReLU |
 //! | `embedding_bag` | sums of table rows |
 //! | `pooling` | mean, deviation and maximum over positions |
+//! | `palette` | the colours of a picture |
 //! | `contrast` | unit vectors, log-softmax with forbidden entries |
 //! | `gradcheck` | numeric gradients, for tests |
 //! | [`packed`] | forward only, fast: what frozen towers are made of |
@@ -32,6 +33,7 @@ mod linear;
 mod matrix;
 mod norm;
 pub mod packed;
+pub(crate) mod palette;
 mod pooling;
 mod real;
 

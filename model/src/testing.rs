@@ -39,6 +39,7 @@ pub fn tiny_model() -> ModelConfig {
             width: 16,
             gate: 4,
             hidden: 32,
+            manner: 0,
         })),
         counterpart_tower: None,
         heads: HeadsConfig {

@@ -71,6 +71,11 @@ pub trait TextTower: Debug + Send + Sync {
     /// D, the width of the features.
     fn width(&self) -> usize;
 
+    /// How many of them, the last ones, are what exclusive vectors are made of; 0: all, as shared ones are.
+    fn own_width(&self) -> usize {
+        0
+    }
+
     /// Whether every text of a batch costs what the longest one does, so that it is worth while to put
     /// texts of one length together.
     fn pads(&self) -> bool {

@@ -86,7 +86,7 @@ pub mod defaults {
     /// Connections at once.
     pub const CONNECTIONS: u64 = 1024;
     /// Streams of a connection at once: what hyper takes without a word.
-    pub const STREAMS: u64 = 200;
+    pub const STREAMS: u64 = 1000;
     /// From connecting to the first frame.
     pub const HANDSHAKE: Duration = Duration::from_secs(5);
     /// Bytes of a call's headers: what clients take, too.

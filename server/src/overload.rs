@@ -11,6 +11,9 @@
 //! The rate is the highest of some windows and not the newest: when refusals, or other work, take the processor from the calls,
 //! answers come more slowly, and letting in fewer calls for it would make them slower yet, down to none.
 //!
+//! The time of a call that runs alone is not seen while there is always another one. So once a method is overloaded whose calls
+//! were seldom alone, or not for long, it lets in one at a time for a moment and learns it (BBR's PROBE_RTT).
+//!
 //! While most calls are refused, another one always waits to be let in when one is answered: then hardly more are let in than run at once.
 //!
 //! Nothing here reads a request: a refusal costs a lock and some arithmetic.
@@ -33,6 +36,14 @@ const WINDOW: Duration = Duration::from_millis(250);
 const ANSWERS: u32 = 16;
 /// Windows that are remembered: ten seconds or more.
 const WINDOWS: usize = 40;
+/// Calls that ran alone from which their time is known.
+const ALONE: u32 = 16;
+/// How long calls are let in one at a time at most to learn it, if one at least was alone; and how long it holds.
+const PROBE: Duration = WINDOW;
+const HOLDS: Duration = Duration::from_secs(30);
+/// When it is given up where none was answered, as when all callers leave, and when it is tried again.
+const GIVEN_UP: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// What counts as an overload, and what is done then.
 #[derive(Debug, Clone, Copy)]
@@ -75,12 +86,66 @@ pub struct Limiter {
 #[derive(Debug, Default)]
 struct State {
     under_way: usize,
-    /// Seconds that a call takes alone; `None` until one did.
-    base: Option<f64>,
+    base: Base,
     rate: Rate,
     /// When somebody was last refused, while overloaded.
     refused: Option<Instant>,
     share: Share,
+}
+
+/// How long a call takes alone.
+#[derive(Debug, Default)]
+struct Base {
+    /// Seconds; `None` until one was alone.
+    known: Option<f64>,
+    /// Calls that it was learnt from, [`ALONE`] at most.
+    calls: u32,
+    /// When the newest of them was answered.
+    learnt: Option<Instant>,
+    /// Since when calls are let in one at a time to learn it, and what those took that were alone.
+    probe: Option<(Instant, f64, u32)>,
+    /// When that was last begun.
+    probed: Option<Instant>,
+}
+
+impl Base {
+    /// Notes a call that was alone.
+    fn note(&mut self, took: f64, now: Instant) {
+        self.learnt = Some(now);
+        if let Some((since, sum, calls)) = self.probe {
+            let (sum, calls) = (sum + took, calls + 1);
+            if calls < ALONE && now.saturating_duration_since(since) < PROBE {
+                self.probe = Some((since, sum, calls));
+                return;
+            }
+            // What refusals take of the processor is in it: it can only be too long.
+            let mean = sum / f64::from(calls);
+            let known = self.known.filter(|_| self.calls >= ALONE);
+            self.known = Some(known.map_or(mean, |known| known.min(mean)));
+            (self.calls, self.probe) = (ALONE, None);
+            return;
+        }
+        let known = self.known.get_or_insert(took);
+        // One that met other work of the machine may have taken ten times as long as it should.
+        *known += (took.min(2.0 * *known) - *known) * NEWEST;
+        self.calls = (self.calls + 1).min(ALONE);
+    }
+
+    /// Begins to learn it where it is not known, or not of late.
+    fn probe_if_due(&mut self, now: Instant) {
+        let fresh = |learnt| now.saturating_duration_since(learnt) < HOLDS;
+        let known = self.calls >= ALONE && self.learnt.is_some_and(fresh);
+        let lately = |begun| now.saturating_duration_since(begun) < AGAIN;
+        if !known && !self.probed.is_some_and(lately) {
+            (self.probe, self.probed) = (Some((now, 0.0, 0)), Some(now));
+        }
+    }
+
+    /// Whether calls are to be let in one at a time.
+    fn is_probed(&self, now: Instant) -> bool {
+        let goes_on = |since| now.saturating_duration_since(since) < GIVEN_UP;
+        self.probe.is_some_and(|(since, _, _)| goes_on(since))
+    }
 }
 
 /// Whether most calls are refused, by windows of time.
@@ -170,11 +235,13 @@ impl Limiter {
             && now.saturating_duration_since(refused) > self.settings.recovery
         {
             state.refused = None;
+            state.base.probe = None;
         }
-        let refused = state.under_way >= state.most(&self.settings);
+        let refused = state.under_way >= state.most(&self.settings, now);
         state.share.note(now, refused);
         if refused {
             state.refused = Some(now);
+            state.base.probe_if_due(now);
             return Err(Duration::from_secs_f64(state.drain_time().min(5.0)));
         }
         let alone = state.under_way == 0;
@@ -191,7 +258,12 @@ impl Limiter {
     #[cfg(test)]
     pub(crate) fn teach(&self, base: Duration, rate: f64) {
         let mut state = self.state.lock();
-        state.base = Some(base.as_secs_f64());
+        state.base = Base {
+            known: Some(base.as_secs_f64()),
+            calls: ALONE,
+            learnt: Some(Instant::now()),
+            ..Base::default()
+        };
         state.rate.windows = vec![rate];
         state.rate.most = rate;
     }
@@ -199,9 +271,14 @@ impl Limiter {
 
 impl State {
     /// Calls that may be under way.
-    fn most(&self, settings: &OverloadSettings) -> usize {
-        let Some(base) = self.base.filter(|_| self.rate.most > 0.0) else { return usize::MAX };
-        if self.refused.is_some() {
+    fn most(&self, settings: &OverloadSettings, now: Instant) -> usize {
+        if self.rate.most == 0.0 {
+            return usize::MAX;
+        }
+        if self.refused.is_some() && self.base.is_probed(now) {
+            return 1;
+        }
+        if let Some(base) = self.base.known.filter(|_| self.refused.is_some()) {
             let calls = |slowdown: f64| (slowdown * base * self.rate.most).round() as usize;
             let most = calls(settings.slowdown);
             let brisk = || calls(BRISK * settings.slowdown).max((ROUND / base).ceil() as usize);
@@ -219,11 +296,9 @@ impl State {
 
     fn answered(&mut self, began: Instant, alone: bool, now: Instant) {
         // While others are refused, one that is alone has waited for that.
-        if alone && self.under_way == 0 && self.refused.is_none() {
-            let took = now.saturating_duration_since(began).as_secs_f64();
-            let base = self.base.get_or_insert(took);
-            // One that met other work of the machine may have taken ten times as long as it should.
-            *base += (took.min(2.0 * *base) - *base) * NEWEST;
+        let counts = self.refused.is_none() || self.base.is_probed(now);
+        if alone && self.under_way == 0 && counts {
+            self.base.note(now.saturating_duration_since(began).as_secs_f64(), now);
         }
         let others = self.under_way > 0;
         self.rate.answered(now, |last| others && last >= began);
@@ -254,217 +329,4 @@ impl Drop for Pass {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    /// A server that answers one call each 2 ms, in order, on a clock of its own.
-    struct Simulated {
-        limiter: Arc<Limiter>,
-        /// Time of a call.
-        each: Duration,
-        now: Instant,
-        queue: VecDeque<(Pass, Instant)>,
-        /// When the call at the head of the queue will be answered.
-        done: Option<Instant>,
-        took: Vec<Duration>,
-        refused: Vec<Duration>,
-    }
-
-    impl Simulated {
-        fn new() -> Self {
-            let limiter = Limiter::new(OverloadSettings::default());
-            let (queue, took, refused) = (VecDeque::new(), Vec::new(), Vec::new());
-            let (each, now) = (2 * MS, Instant::now());
-            Self { limiter, each, now, queue, done: None, took, refused }
-        }
-
-        fn ask(&mut self) -> bool {
-            match self.limiter.enter(self.now) {
-                Ok(pass) => {
-                    self.queue.push_back((pass, self.now));
-                    self.done.get_or_insert(self.now + self.each);
-                    true
-                }
-                Err(wait) => {
-                    self.refused.push(wait);
-                    false
-                }
-            }
-        }
-
-        fn go_on(&mut self, by: Duration) {
-            let end = self.now + by;
-            while let Some(done) = self.done.filter(|done| *done <= end) {
-                let (pass, began) = self.queue.pop_front().unwrap();
-                pass.answered(done);
-                self.took.push(done - began);
-                self.done = (!self.queue.is_empty()).then_some(done + self.each);
-            }
-            self.now = end;
-        }
-
-        /// Calls one after the other.
-        fn idle(&mut self) {
-            for _ in 0..50 {
-                assert!(self.ask());
-                self.go_on(3 * MS);
-            }
-            self.took.clear();
-        }
-
-        /// A call each `every` for `time`.
-        fn load(&mut self, every: Duration, time: Duration) {
-            let end = self.now + time;
-            while self.now < end {
-                self.ask();
-                self.go_on(every);
-            }
-        }
-    }
-
-    #[test]
-    fn three_times_the_load_is_answered_as_fast_as_a_little_and_as_much_as_can_be() {
-        let mut server = Simulated::new();
-        server.idle();
-        server.load(2 * MS / 3, 60_000 * MS);
-        let answered = server.took.len();
-        assert!(answered > 29_000, "{answered} of 30,000 that could be");
-        server.took.sort();
-        let p99 = server.took[answered * 99 / 100];
-        assert!(p99 <= 5 * MS, "{p99:?}, alone 2 ms");
-        assert!(server.refused.len() > 55_000);
-        assert!(server.refused.iter().all(|wait| *wait > Duration::ZERO));
-    }
-
-    #[test]
-    fn the_more_are_refused_the_fewer_wait_and_as_much_is_answered() {
-        let p99 = |every: Duration, least: usize| {
-            let mut server = Simulated::new();
-            server.limiter = Limiter::new(OverloadSettings { least, ..Default::default() });
-            server.idle();
-            server.load(every, 20_000 * MS);
-            let half = server.took.split_off(server.took.len() / 2);
-            assert!(half.len() > 4_600, "{} of 5,000", half.len());
-            let mut half = half;
-            half.sort();
-            half[half.len() * 99 / 100]
-        };
-        // Each takes 2 ms.
-        let (some, most) = (p99(3 * MS / 2, 1), p99(MS / 2, 1));
-        assert!(most < 3 * MS && most < some && some <= 5 * MS, "{most:?}, {some:?}");
-        assert!(p99(MS / 2, 2) <= 5 * MS);
-    }
-
-    #[test]
-    fn callers_that_wait_for_their_answers_are_not_refused_however_many() {
-        let mut server = Simulated::new();
-        server.idle();
-        for _ in 0..100 {
-            assert!(server.ask());
-        }
-        for _ in 0..10_000 {
-            let before = server.took.len();
-            server.go_on(2 * MS);
-            for _ in before..server.took.len() {
-                assert!(server.ask());
-            }
-        }
-    }
-
-    #[test]
-    fn it_is_well_again_after_the_overload() {
-        let mut server = Simulated::new();
-        server.idle();
-        server.load(MS / 2, 2_000 * MS);
-        assert!(server.limiter.overloaded());
-        server.go_on(1_500 * MS);
-        server.refused.clear();
-        for _ in 0..30 {
-            assert!(server.ask(), "a burst after the overload");
-        }
-        assert!(!server.limiter.overloaded());
-    }
-
-    #[test]
-    fn what_slows_answers_for_a_while_does_not_shrink_what_is_let_in() {
-        let mut server = Simulated::new();
-        server.limiter = Limiter::new(OverloadSettings { slowdown: 10.0, ..Default::default() });
-        server.idle();
-        server.load(MS / 10, 5_000 * MS);
-        // One of six may just have been answered.
-        assert!([5, 6].contains(&server.queue.len()));
-        // Refusals take nine tenths of the processor.
-        server.each = 20 * MS;
-        server.load(MS / 10, 5_000 * MS);
-        assert!([5, 6].contains(&server.queue.len()));
-    }
-
-    #[test]
-    fn a_quiet_time_says_nothing_of_how_many_can_be_answered() {
-        let mut server = Simulated::new();
-        server.idle();
-        server.load(2 * MS / 3, 5_000 * MS);
-        let rate = server.limiter.state.lock().rate.most;
-        assert!((450.0..=550.0).contains(&rate), "{rate}");
-        server.go_on(5_000 * MS);
-        for _ in 0..1000 {
-            server.ask();
-            server.go_on(100 * MS);
-        }
-        assert!(server.limiter.state.lock().rate.most > 450.0);
-    }
-
-    #[test]
-    fn a_crowd_after_a_standstill_is_refused_but_for_a_burst_and_then_for_what_keeps_it_busy() {
-        let mut server = Simulated::new();
-        server.limiter = Limiter::new(OverloadSettings { burst_most: 50, ..Default::default() });
-        server.each = MS / 4;
-        server.idle();
-        server.load(MS / 8, 5_000 * MS);
-        assert!(server.limiter.overloaded());
-        // Nothing moves, nobody is refused; then all come at once.
-        server.now += 2_000 * MS;
-        server.refused.clear();
-        let taken = (0..5_000).filter(|_| server.ask()).count();
-        assert!(taken <= 50, "{taken}");
-        server.took.clear();
-        server.load(MS / 8, 1_000 * MS);
-        let late = server.took.len() / 10;
-        assert!(server.took[late..].iter().all(|took| *took <= 3 * MS));
-    }
-
-    #[test]
-    fn who_is_refused_elsewhere_tells_that_it_is_too_much() {
-        let limiter = Limiter::new(OverloadSettings::default());
-        limiter.teach(10 * MS, 100.0);
-        let now = Instant::now();
-        let mut passes: Vec<Pass> = (0..30).map(|_| limiter.enter(now).unwrap()).collect();
-        passes.pop().unwrap().refused(now);
-        assert!(limiter.overloaded());
-        assert!(limiter.enter(now).is_err());
-    }
-
-    #[test]
-    fn load_that_can_just_be_answered_is_not_refused() {
-        let mut server = Simulated::new();
-        server.idle();
-        server.load(2 * MS, 10_000 * MS);
-        assert!(server.refused.is_empty());
-    }
-
-    #[test]
-    fn who_leaves_gives_the_place_back_and_teaches_nothing() {
-        let limiter = Limiter::new(OverloadSettings::default());
-        let now = Instant::now();
-        for _ in 0..10_000 {
-            drop(limiter.enter(now).unwrap());
-        }
-        let state = limiter.state.lock();
-        assert_eq!(state.under_way, 0);
-        assert!(state.base.is_none() && state.rate.last.is_none());
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The fit loop. It moves variables and keeps order; what for, only the objective knows.
 
 mod centre;
+mod erase;
 mod mean_weights;
 mod report;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use candle_core::Device;
 use candle_core::backprop::GradStore;
 
 pub(crate) use centre::centre;
+pub use erase::Erase;
 use mean_weights::MeanWeights;
 pub use report::{Report, Seconds, Watch};
 pub(crate) use training::RUN_COPY;
@@ -296,6 +298,7 @@ impl<'a> StageRun<'a> {
                 var.set(&best.get(&name).ok_or_else(missing)?.to_device(var.device())?)?;
             }
         }
+        erase::erase(self.training, &self.stage.erase)?;
         self.position.stage += 1;
         self.position.step = 0;
         Ok(())

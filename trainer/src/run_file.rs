@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::corpus::{HoldOut, PictureMemory};
 use crate::error::{Error, Result};
+use crate::fit::Erase;
 use crate::loader::{Augmentation, BatchPlan};
 use crate::objective;
 use crate::optim::{AdamSettings, ParameterGroup};
@@ -154,6 +155,9 @@ pub struct Stage {
     /// How pictures and texts are varied in this stage; absent: as in all others.
     #[serde(default)]
     pub augment: Option<Augmentation>,
+    /// Known factors that are taken out of vectors when the stage ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erase: Vec<Erase>,
     /// `kind` and the settings of the objective, see [`objective::OBJECTIVES`].
     pub objective: toml::Table,
     /// Which variables train, and how fast. Those in no group are frozen.

@@ -12,7 +12,7 @@ use crate::preprocess::TokenBatch;
 
 fn small() -> ModelConfig {
     let conv = ConvConfig { size: 16, widths: vec![8, 16], groups: 4, ..ConvConfig::default() };
-    let bag = NgramBagConfig { buckets: 24, width: 8, gate: 4, hidden: 16 };
+    let bag = NgramBagConfig { buckets: 24, width: 8, gate: 4, hidden: 16, manner: 0 };
     let heads = HeadsConfig {
         shared: 12,
         matryoshka: vec![4],

@@ -10,6 +10,7 @@ use super::layers::{Conv as Convolution, ConvShape, Norm};
 use super::{Entry, ImageFeatures, ImageTower};
 use crate::config::ConvConfig;
 use crate::error::Result;
+use crate::ops::palette::palette;
 use crate::ops::{self, Activation};
 use crate::params::Params;
 
@@ -25,7 +26,7 @@ const COLOURS: usize = 3;
 const STATISTICS: usize = 3;
 
 /// The tower. `last` is the mean over positions of the last stage, in each of its cells; `early` are statistics of the
-/// pixels, of the stem before its normalisation takes contrast away, and of the first stages.
+/// pixels and, if asked for, their colours, of the stem before its normalisation takes contrast away, and of the first stages.
 #[derive(Debug)]
 pub(super) struct Conv {
     stem: Convolution,
@@ -34,6 +35,7 @@ pub(super) struct Conv {
     stages: Vec<Vec<Block>>,
     early_stages: usize,
     cells: usize,
+    palette: usize,
     last_width: usize,
     early_width: usize,
     compute_dtype: DType,
@@ -68,8 +70,10 @@ impl Conv {
             stages,
             early_stages: config.early_stages,
             cells: config.cells,
+            palette: config.palette,
             last_width: inputs * config.cells * config.cells,
-            early_width: STATISTICS * (COLOURS + widths[0] + early),
+            early_width: STATISTICS * (COLOURS + widths[0] + early)
+                + config.palette.pow(COLOURS as u32),
             compute_dtype: params.compute_dtype(),
         })
     }
@@ -80,6 +84,9 @@ impl ImageTower for Conv {
         let pixels = pixels.permute((0, 2, 3, 1))?.contiguous()?;
         let stem = self.stem.forward(&pixels.to_dtype(self.compute_dtype)?)?;
         let mut early = vec![ops::pool_statistics(&pixels)?, ops::pool_statistics(&stem)?];
+        if self.palette > 0 {
+            early.push(palette(&pixels, self.palette)?);
+        }
         let mut x = self.stem_norm.group(&stem, Activation::Relu)?;
         for (stage, blocks) in self.stages.iter().enumerate() {
             for block in blocks {

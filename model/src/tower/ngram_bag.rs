@@ -22,20 +22,23 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 /// The tower. Features are the normalised sum and the hidden layer side by side, so that a head
-/// has a linear path to the table.
+/// has a linear path to the table; behind them the normalised sum of a second table, if there is one, for the
+/// exclusive head.
 #[derive(Debug)]
 pub(super) struct NgramBag {
     table: Tensor,
     gate: Gate,
     norm: Norm,
     hidden: Linear,
+    manner: Option<Manner>,
     width: usize,
     compute_dtype: DType,
 }
 
 impl NgramBag {
     pub(super) fn new(config: &NgramBagConfig, params: &Params, prefix: &str) -> Result<Self> {
-        let NgramBagConfig { buckets, width, gate, hidden } = *config;
+        let NgramBagConfig { buckets, width, gate, hidden, manner } = *config;
+        let own = || Manner::new(params, &format!("{prefix}.manner"), [buckets, manner]);
         // Only the direction of a sum matters, so the scale sets how fast rows turn while learning.
         let init = Init::Normal { std: 0.1 };
         Ok(Self {
@@ -43,7 +46,8 @@ impl NgramBag {
             gate: Gate::new(params, &format!("{prefix}.gate"), [width, gate])?,
             norm: Norm::new(params, &format!("{prefix}.norm"), width, 1)?,
             hidden: Linear::new(params, &format!("{prefix}.hidden"), [width, hidden])?,
-            width: width + hidden,
+            manner: (manner > 0).then(own).transpose()?,
+            width: width + hidden + manner,
             compute_dtype: params.compute_dtype(),
         })
     }
@@ -58,11 +62,46 @@ impl TextTower for NgramBag {
         // The sums are small beside the table, and normalised: they keep their precision.
         let direct = self.norm.layer(&sums)?;
         let hidden = ops::relu(&self.hidden.forward(&direct.to_dtype(self.compute_dtype)?)?)?;
-        Ok(Tensor::cat(&[&direct, &ops::widen(&hidden)?], 1)?)
+        let mut features = vec![direct, ops::widen(&hidden)?];
+        if let Some(manner) = &self.manner {
+            features.push(manner.forward(tokens, &each)?);
+        }
+        Ok(Tensor::cat(&features, 1)?)
     }
 
     fn width(&self) -> usize {
         self.width
+    }
+
+    fn own_width(&self) -> usize {
+        self.manner.as_ref().map_or(0, |manner| manner.width)
+    }
+}
+
+/// Rows of the second table summed over all n-grams of a text.
+#[derive(Debug)]
+struct Manner {
+    table: Tensor,
+    norm: Norm,
+    width: usize,
+}
+
+impl Manner {
+    fn new(params: &Params, name: &str, [buckets, width]: [usize; 2]) -> Result<Self> {
+        // N-grams that training never saw are to add nothing beside those that it did.
+        let init = Init::Normal { std: 1e-3 };
+        Ok(Self {
+            table: params.get(&format!("{name}.table.weight"), &[buckets, width], init)?,
+            norm: Norm::new(params, &format!("{name}.norm"), width, 1)?,
+            width,
+        })
+    }
+
+    /// (B, width) of texts whose words are numbered by `each`.
+    fn forward(&self, tokens: &TokenBatch, each: &[u32]) -> Result<Tensor> {
+        let words = ops::embedding_bag(&self.table, &tokens.ids, &tokens.word_offsets)?;
+        let sums = ops::embedding_bag(&words, each, &tokens.text_offsets)?;
+        self.norm.layer(&sums)
     }
 }
 

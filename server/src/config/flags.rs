@@ -144,7 +144,7 @@ pub struct Flags {
     /// Connections at once; one more is closed at once [built-in: 1024].
     #[arg(long, env = "DIPTYCH_MAX_CONNECTIONS", value_name = "CONNECTIONS")]
     pub max_connections: Option<String>,
-    /// Calls at once on one HTTP/2 connection [built-in: 200].
+    /// Calls at once on one HTTP/2 connection [built-in: 1000].
     #[arg(long, env = "DIPTYCH_STREAMS_PER_CONNECTION", value_name = "STREAMS")]
     pub streams_per_connection: Option<String>,
     /// Longest time from connecting to the first frame [built-in: 5s].

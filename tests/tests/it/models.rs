@@ -123,7 +123,7 @@ async fn an_activation_outlives_a_kill_and_gives_way_to_other_settings() {
 
 /// A bundle whose weights take about 34 MB.
 fn large(seed: u64) -> Bundle {
-    let text = NgramBagConfig { buckets: 1 << 17, width: 64, gate: 4, hidden: 32 };
+    let text = NgramBagConfig { buckets: 1 << 17, width: 64, gate: 4, hidden: 32, manner: 0 };
     let text_tower = Some(TextTowerConfig::NgramBag(text));
     untrained_bundle(ModelConfig { text_tower, ..tiny_model() }, seed).unwrap()
 }

@@ -84,7 +84,7 @@ impl Ridge {
 
 /// Solves `A X = B` for a symmetric positive definite A (n, n) and B (n, m), row by row, by Cholesky's
 /// decomposition. `None` where A is not positive definite.
-fn solve(mut a: Vec<f64>, mut b: Vec<f64>, n: usize) -> Option<Vec<f64>> {
+pub(crate) fn solve(mut a: Vec<f64>, mut b: Vec<f64>, n: usize) -> Option<Vec<f64>> {
     let m = b.len() / n.max(1);
     for i in 0..n {
         for j in 0..=i {

@@ -24,7 +24,7 @@ fn run_with_everything(data: &Path) -> RunFile {
         .replace("checkpoint_every = 3", "checkpoint_every = 2\nevaluate_every = 2")
         .replace(
             "name = \"joint\"",
-            "name = \"joint\"\naccumulate = 2\nema_decay = 0.9\nearly_stop = { patience = 9 }",
+            "name = \"joint\"\naccumulate = 2\nema_decay = 0.9\nearly_stop = { patience = 9 }\nerase = [{ modality = \"image\", space = \"shared\", factor = \"style\" }]",
         )
         .replace(
             "objective = { kind = \"split\" }",
@@ -314,4 +314,15 @@ fn a_run_may_begin_with_the_weights_of_another() {
     let out = folder.path().join("third");
     let error = fit(&second, &options(&out, false), &mut Until::end()).unwrap_err();
     assert!(error.to_string().contains("neither a bundle nor a run"), "{error}");
+}
+
+#[test]
+fn a_factor_that_is_not_there_is_refused_by_name_when_it_is_to_be_taken_out() {
+    let folder = tempfile::tempdir().unwrap();
+    write_colours(folder.path(), &[]);
+    let rule = "name = \"joint\"\nerase = [{ modality = \"image\", space = \"shared\", factor = \"age\" }]";
+    let text = colours_toml(folder.path(), 1, 1, 1e-3).replace("name = \"joint\"", rule);
+    let options = options(&folder.path().join("out"), false);
+    let error = fit(&parse(&text), &options, &mut Until::end()).unwrap_err().to_string();
+    assert!(error.contains("`erase`") && error.contains("`age`"), "{error}");
 }

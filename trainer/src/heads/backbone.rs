@@ -186,7 +186,7 @@ impl Towers {
     pub(super) fn widths(&self) -> FeatureWidths {
         let image = self.image.feature_widths();
         let text = self.text.as_ref().unwrap_or(&self.image).feature_widths();
-        FeatureWidths { text: text.text, ..image }
+        FeatureWidths { text: text.text, text_own: text.text_own, ..image }
     }
 
     /// Of `pixels` (B, 3, size, size).

@@ -46,8 +46,8 @@ pub(crate) struct BenchArgs {
     /// What a search by vector finds.
     #[arg(long, value_enum, default_value_t = super::Target::Image)]
     pub(crate) target: super::Target,
-    /// Connections to each server; one carries 200 calls at once.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Connections to each server; one carries 1,000 calls at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) connections: u32,
     /// Threads of this tool.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
