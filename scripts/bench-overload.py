@@ -23,26 +23,16 @@ import tempfile
 import time
 import urllib.request
 
+from serving import launch
+
 SERVER, CLIENT = "target/release/diptych-server", "target/release/diptych"
 GRPC, OPS = "127.0.0.1:50371", "127.0.0.1:51371"
 SERVER_CORE, LOAD_CORE = "0", "1"
 
 
 def start(folder):
-    server = subprocess.Popen(
-        ["taskset", "-c", SERVER_CORE, SERVER, "--listen", GRPC, "--ops-listen", OPS, "--data-dir", folder,
-         "--cache-bytes", "0", "--log-format", "json"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        try:
-            if urllib.request.urlopen(f"http://{OPS}/readyz", timeout=5).status == 200:
-                return server
-        except OSError:
-            pass
-        if server.poll() is not None:
-            sys.exit("the server ended while it started")
-        time.sleep(0.5)
-    sys.exit("the server is not ready after five minutes")
+    return launch(["taskset", "-c", SERVER_CORE, SERVER, "--listen", GRPC, "--ops-listen", OPS, "--data-dir", folder,
+                   "--cache-bytes", "0", "--log-format", "json"], OPS)
 
 
 def bench(*arguments, seconds, warm_up=2):

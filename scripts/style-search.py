@@ -19,11 +19,10 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
-import time
-import urllib.request
+
+from serving import launch
 
 SERVER, CLIENT, PACK = "target/release/diptych-server", "target/release/diptych", "server/sample/emoji.tar.gz"
 GRPC, OPS = "127.0.0.1:50376", "127.0.0.1:51376"
@@ -33,17 +32,7 @@ def start(folder, bundle):
     command = [SERVER, "--listen", GRPC, "--ops-listen", OPS, "--data-dir", os.path.join(folder, "data"), "--log-format", "json"]
     if bundle:
         command += ["--bundle", bundle, "--sample", "true"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        try:
-            if urllib.request.urlopen(f"http://{OPS}/readyz", timeout=5).status == 200:
-                return server
-        except OSError:
-            pass
-        if server.poll() is not None:
-            sys.exit("the server ended while it started")
-        time.sleep(0.5)
-    sys.exit("the server is not ready after five minutes")
+    return launch(command, OPS)
 
 
 def pictures(folder):
