@@ -54,7 +54,7 @@ emoji-data:
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-data
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-sentences-data --more-keywords
 
-# Train the sample bundle (45 minutes on two cores); --resume goes on where a run was cut off.
+# Train the sample bundle (35 to 70 minutes on two cores, by the machine); --resume goes on where a run was cut off.
 emoji-train:
     cargo run --release -p diptych-train -- fit configs/train/emoji-split.toml --out target/runs/emoji-split --resume
     cargo run --release -p diptych-train -- fit configs/train/emoji-sentences.toml --out target/runs/emoji-sentences --resume

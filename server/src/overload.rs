@@ -28,9 +28,10 @@ const NEWEST: f64 = 1.0 / 16.0;
 /// The share of refused calls up from which the next one always waits, and the part of the slowdown that is left then.
 const MOST_REFUSED: f64 = 0.6;
 const BRISK: f64 = 0.6;
-/// So long the calls under way take together at least, also then: of those that are quicker, one is to be ready when the other is
-/// done, since what it takes to read and refuse the rest is no longer small beside a call.
+/// So long the calls under way take together at least, also then, up to so many of them: of those that are quicker, one is to be ready when
+/// the other is done, since what it takes to read and refuse the rest is no longer small beside a call.
 const ROUND: f64 = 1e-3;
+const READY: f64 = 2.0;
 /// Answers are counted in windows of so much time and so many answers at least.
 const WINDOW: Duration = Duration::from_millis(250);
 const ANSWERS: u32 = 16;
@@ -281,7 +282,8 @@ impl State {
         if let Some(base) = self.base.known.filter(|_| self.refused.is_some()) {
             let calls = |slowdown: f64| (slowdown * base * self.rate.most).round() as usize;
             let most = calls(settings.slowdown);
-            let brisk = || calls(BRISK * settings.slowdown).max((ROUND / base).ceil() as usize);
+            let ready = (ROUND / base).ceil().min(READY) as usize;
+            let brisk = || calls(BRISK * settings.slowdown).max(ready);
             let calls = if self.share.most { brisk().min(most) } else { most };
             return calls.max(settings.least);
         }

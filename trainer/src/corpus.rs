@@ -78,6 +78,12 @@ pub struct Corpus {
 }
 
 impl Corpus {
+    /// What its pictures and texts are read through.
+    #[must_use]
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.preprocessing
+    }
+
     /// Reads a prepared dataset: all texts, and of the pictures all but the pixels.
     ///
     /// A row that cannot be used is skipped and said so in [`Corpus::skipped`].

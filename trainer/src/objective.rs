@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 
 use decoders::Decoders;
 
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, Withheld};
 use crate::error::{Error, Result};
 use crate::loader::{Batch, BatchPlan};
 
@@ -65,6 +65,8 @@ pub struct Context<'a> {
     pub heads: &'a HeadsConfig,
     /// All data of the run.
     pub corpus: &'a Corpus,
+    /// What training may not read of it.
+    pub withheld: &'a Withheld,
     /// Side of the tower's input, in pixels.
     pub image_size: usize,
     /// Seed of the run, for variables of the objective's own.

@@ -121,6 +121,7 @@ impl Training {
             encoder: &self.encoder,
             heads: &self.run.model.heads,
             corpus: &self.corpus,
+            withheld: &self.withheld,
             image_size: self.run.image_size(),
             seed: self.run.seed,
         }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::choose::Standing;
 use super::inputs::Inputs;
 use crate::augment::generator;
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, Withheld};
 use crate::error::{Error, Result};
 use crate::eval::encoded;
 use crate::loader::{Batch, PictureInputs, Sampler, TextInputs};
@@ -126,6 +126,7 @@ impl<'a> Heads<'a> {
             encoder: &self.model,
             heads: &self.config,
             corpus: self.corpus,
+            withheld: &Withheld::new(),
             image_size: 0,
             seed: self.seed,
         })?;

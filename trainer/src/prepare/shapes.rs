@@ -6,11 +6,12 @@
 //! | `size` | large, small | yes | yes |
 //! | `number` | one to four | yes | yes |
 //! | `place` | left, right, top, bottom | yes | yes |
+//! | `companion` | at the other side: nothing, star, arrow, bar | yes | yes |
 //! | `palette` | four pairs of colours for shapes and paper | yes | no |
 //! | `texture` | filled, outlined, striped | yes | no |
 //! | phrasing, as the language `en-x-...` | plain, list, question, telegram | no | yes |
 //!
-//! A concept is a scene: the first four factors. Phrasings are private varieties of English (BCP 47),
+//! A concept is a scene: the first five factors. Phrasings are private varieties of English (BCP 47),
 //! which makes them the factor `language` wherever languages are measured.
 
 mod scene;
@@ -32,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::shards::{DatasetWriter, ImageRow, Source, Split, TextKind, TextRow};
 
 /// The label columns of the dataset.
-const LABELS: [&str; 6] = ["shape", "size", "number", "place", "palette", "texture"];
+const LABELS: [&str; 7] = ["shape", "size", "number", "place", "companion", "palette", "texture"];
 
 /// Arguments of `prepare shapes`.
 #[derive(Debug, Clone, Args)]

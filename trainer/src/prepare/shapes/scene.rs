@@ -9,8 +9,11 @@ const HALVES: [f32; 2] = [10.5, 7.0];
 /// Between the middles of two neighbours.
 const STEP: f32 = 23.0;
 
-/// How far from the middle of the box shapes stand.
+/// How far from the middle of the box shapes stand, and their companion at the other side.
 const ASIDE: f32 = 24.0;
+
+/// Half the side of a companion.
+const COMPANION: f32 = 10.0;
 
 /// Two colours.
 #[derive(Debug)]
@@ -78,8 +81,9 @@ const SHAPES: [&str; 5] = ["circle", "square", "triangle", "diamond", "cross"];
 const SIZES: [&str; 2] = ["large", "small"];
 const COUNTS: [&str; 4] = ["one", "two", "three", "four"];
 const PLACES: [&str; 4] = ["left", "right", "top", "bottom"];
+const COMPANIONS: [&str; 4] = ["nothing", "star", "arrow", "bar"];
 
-/// Equal shapes in a row.
+/// Equal shapes in a row, and what stands at the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scene {
     shape: usize,
@@ -87,27 +91,30 @@ pub(super) struct Scene {
     /// One less than their number.
     count: usize,
     place: usize,
+    companion: usize,
 }
 
 impl Scene {
     /// Every scene once.
     pub(super) fn all() -> Vec<Self> {
-        let mut scenes = Vec::new();
-        for shape in 0..SHAPES.len() {
-            for size in 0..SIZES.len() {
-                for count in 0..COUNTS.len() {
-                    for place in 0..PLACES.len() {
-                        scenes.push(Self { shape, size, count, place });
-                    }
-                }
+        let lengths = [SHAPES.len(), SIZES.len(), COUNTS.len(), PLACES.len(), COMPANIONS.len()];
+        let scene = |number: usize| {
+            // The digits of a number whose places have these bases, the last one first.
+            let mut rest = number;
+            let mut digits = lengths;
+            for (digit, length) in digits.iter_mut().zip(lengths).rev() {
+                (rest, *digit) = (rest / length, rest % length);
             }
-        }
-        scenes
+            let [shape, size, count, place, companion] = digits;
+            Self { shape, size, count, place, companion }
+        };
+        (0..lengths.iter().product()).map(scene).collect()
     }
 
-    /// Values of the first four label columns.
-    pub(super) fn labels(&self) -> [&'static str; 4] {
-        [SHAPES[self.shape], SIZES[self.size], COUNTS[self.count], PLACES[self.place]]
+    /// Values of the first five label columns.
+    pub(super) fn labels(&self) -> [&'static str; 5] {
+        let companion = COMPANIONS[self.companion];
+        [SHAPES[self.shape], SIZES[self.size], COUNTS[self.count], PLACES[self.place], companion]
     }
 
     /// A name that no other scene has.
@@ -117,7 +124,12 @@ impl Scene {
 
     /// The scene in words. Each factor has a word of its own, so that their order tells nothing.
     pub(super) fn caption(&self, phrasing: Phrasing) -> String {
-        let [shape, size, count, place] = self.labels();
+        let [shape, size, count, place, companion] = self.labels();
+        let beside = match companion {
+            "nothing" => companion.to_owned(),
+            "arrow" => "an arrow".to_owned(),
+            _ => format!("a {companion}"),
+        };
         let many = match (self.count, shape) {
             (0, shape) => shape.to_owned(),
             (_, "cross") => "crosses".to_owned(),
@@ -125,12 +137,18 @@ impl Scene {
         };
         let is = if self.count == 0 { "is" } else { "are" };
         match phrasing {
-            Phrasing::Plain => format!("{count} {size} {many} at the {place}"),
+            Phrasing::Plain => format!("{count} {size} {many} at the {place} beside {beside}"),
             Phrasing::List => {
-                format!("shape : {shape} ; size : {size} ; number : {count} ; {place}")
+                format!(
+                    "shape : {shape} ; size : {size} ; number : {count} ; {place} ; {companion}"
+                )
             }
-            Phrasing::Question => format!("where {is} the {count} {size} {many} ? look {place}"),
-            Phrasing::Telegram => format!("{place} stop {size} {many} stop {count} in all stop"),
+            Phrasing::Question => {
+                format!("where {is} the {count} {size} {many} with {beside} ? look {place}")
+            }
+            Phrasing::Telegram => {
+                format!("{place} stop {size} {many} stop {count} in all stop {companion} stop")
+            }
         }
     }
 
@@ -156,6 +174,11 @@ impl Scene {
             let middle = (x + shift[0], y + shift[1]);
             body.push_str(&outline(SHAPES[self.shape], middle, HALVES[self.size]));
         }
+        if self.companion > 0 {
+            let (x, y) = if self.place < 2 { (48.0 - aside, 48.0) } else { (48.0, 48.0 - aside) };
+            let middle = (x + shift[0], y + shift[1]);
+            body.push_str(&outline(COMPANIONS[self.companion], middle, COMPANION));
+        }
         body + "</g>"
     }
 }
@@ -172,6 +195,24 @@ fn outline(shape: &str, (x, y): (f32, f32), half: f32) -> String {
         "square" => polygon(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]),
         "triangle" => polygon(&[(0.0, -1.0), (1.0, 0.85), (-1.0, 0.85)]),
         "diamond" => polygon(&[(0.0, -1.0), (0.7, 0.0), (0.0, 1.0), (-0.7, 0.0)]),
+        "star" => {
+            let ray = |point: u8| {
+                let turn = f32::from(point) * std::f32::consts::PI / 5.0;
+                let length = if point.is_multiple_of(2) { 1.0 } else { 0.42 };
+                (length * turn.sin(), -length * turn.cos())
+            };
+            polygon(&(0..10).map(ray).collect::<Vec<_>>())
+        }
+        "arrow" => polygon(&[
+            (0.0, -1.0),
+            (0.8, -0.1),
+            (0.3, -0.1),
+            (0.3, 1.0),
+            (-0.3, 1.0),
+            (-0.3, -0.1),
+            (-0.8, -0.1),
+        ]),
+        "bar" => polygon(&[(-1.0, -0.3), (1.0, -0.3), (1.0, 0.3), (-1.0, 0.3)]),
         _ => {
             let arm = 0.32;
             let quarter = [(-arm, -1.0), (arm, -1.0), (arm, -arm)];

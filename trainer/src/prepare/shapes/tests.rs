@@ -12,17 +12,21 @@ fn args(out: &Path) -> ShapesArgs {
 #[test]
 fn every_scene_has_its_own_name_and_its_own_captions() {
     let scenes = Scene::all();
-    // 5 shapes, 2 sizes, 4 numbers, 4 places.
-    assert_eq!(scenes.len(), 160);
+    // 5 shapes, 2 sizes, 4 numbers, 4 places, 4 companions.
+    assert_eq!(scenes.len(), 640);
     let names: BTreeSet<String> = scenes.iter().map(Scene::name).collect();
-    assert_eq!(names.len(), 160);
+    assert_eq!(names.len(), 640);
     for phrasing in PHRASINGS {
         let captions: BTreeSet<String> = scenes.iter().map(|s| s.caption(phrasing)).collect();
-        assert_eq!(captions.len(), 160, "{phrasing:?}");
+        assert_eq!(captions.len(), 640, "{phrasing:?}");
     }
-    let caption = |phrasing| scenes[5].caption(phrasing);
-    assert_eq!(caption(Phrasing::Plain), "two large circles at the right");
-    assert_eq!(caption(Phrasing::Telegram), "right stop large circles stop two in all stop");
+    // Two large circles at the right, with an arrow.
+    let caption = |phrasing| scenes[16 + 4 + 2].caption(phrasing);
+    assert_eq!(caption(Phrasing::Plain), "two large circles at the right beside an arrow");
+    assert_eq!(
+        caption(Phrasing::Telegram),
+        "right stop large circles stop two in all stop arrow stop"
+    );
 }
 
 #[test]
@@ -30,14 +34,14 @@ fn content_is_in_both_and_looks_and_phrasing_in_one_alone() {
     let out = tempfile::tempdir().unwrap();
     let report = run(&args(out.path())).unwrap();
     let counts = &report.manifest.counts;
-    assert_eq!((counts.groups, counts.images, counts.texts), (160, 480, 640));
-    assert_eq!(counts.images_by_split[&Split::Test], 96);
+    assert_eq!((counts.groups, counts.images, counts.texts), (640, 1920, 2560));
+    assert_eq!(counts.images_by_split[&Split::Test], 384);
     assert_eq!(counts.texts_by_lang.len(), 4);
     let mut content: BTreeMap<String, BTreeSet<Vec<Option<String>>>> = BTreeMap::new();
     let mut looks: BTreeMap<String, BTreeSet<Vec<Option<String>>>> = BTreeMap::new();
     for row in Dataset::open(out.path()).unwrap().images() {
         let row = row.unwrap();
-        let (scene, look) = row.labels.split_at(4);
+        let (scene, look) = row.labels.split_at(5);
         content.entry(row.group.clone()).or_default().insert(scene.to_vec());
         looks.entry(row.group).or_default().insert(look.to_vec());
     }
@@ -63,7 +67,7 @@ fn palette_and_texture_change_a_picture_and_its_scene_stays_where_it_is() {
         let png = raster::rasterise(&body, scene::VIEW_BOX, 48).unwrap();
         image::load_from_memory(&png).unwrap().to_rgb8()
     };
-    // One large circle at the left, around a quarter of the way: ink there, paper in the corner.
+    // One large circle at the left, around a quarter of the way, beside nothing: ink there, paper in the corner.
     let night = pixels(0, 0);
     assert_eq!(night.get_pixel(12, 24).0, [0xff, 0xe0, 0x66]);
     assert_eq!(night.get_pixel(36, 24).0, [0x1b, 0x2a, 0x4a]);
