@@ -145,7 +145,8 @@ pub(crate) fn digit_pairs_toml(folder: &Path) -> String {
     [&toml[..text], &tower, &rest].concat()
 }
 
-fn one_stage(mut run: RunFile, objective: &str) -> Training {
+/// The first stage of a run, with another objective, opened.
+pub(crate) fn one_stage(mut run: RunFile, objective: &str) -> Training {
     run.stages.truncate(1);
     run.stages[0].objective = toml::from_str(objective).unwrap();
     run.check().unwrap();

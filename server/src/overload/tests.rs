@@ -69,6 +69,12 @@ impl Simulated {
     }
 }
 
+/// The time that 99 of 100 do not exceed.
+fn p99(took: &mut [Duration]) -> Duration {
+    took.sort();
+    took[took.len() * 99 / 100]
+}
+
 #[test]
 fn three_times_the_load_is_answered_as_fast_as_a_little_and_as_much_as_can_be() {
     let mut server = Simulated::new();
@@ -76,8 +82,7 @@ fn three_times_the_load_is_answered_as_fast_as_a_little_and_as_much_as_can_be() 
     server.load(2 * MS / 3, 60_000 * MS);
     let answered = server.took.len();
     assert!(answered > 29_000, "{answered} of 30,000 that could be");
-    server.took.sort();
-    let p99 = server.took[answered * 99 / 100];
+    let p99 = p99(&mut server.took);
     assert!(p99 <= 5 * MS, "{p99:?}, alone 2 ms");
     assert!(server.refused.len() > 55_000);
     assert!(server.refused.iter().all(|wait| *wait > Duration::ZERO));
@@ -91,8 +96,7 @@ fn a_server_that_was_never_idle_learns_how_long_a_call_takes_alone() {
     server.load(2 * MS / 3, 20_000 * MS);
     let answered = server.took.len();
     assert!(answered > 9_500, "{answered} of 10,000 that could be");
-    server.took.sort();
-    let p99 = server.took[answered * 99 / 100];
+    let p99 = p99(&mut server.took);
     assert!(p99 <= 5 * MS, "{p99:?}, alone 2 ms");
 }
 
@@ -106,28 +110,25 @@ fn calls_that_became_quicker_during_an_overload_are_learnt_anew() {
     server.load(2 * MS / 3, 45_000 * MS);
     server.took.clear();
     server.load(2 * MS / 3, 10_000 * MS);
-    server.took.sort();
-    let p99 = server.took[server.took.len() * 99 / 100];
+    let p99 = p99(&mut server.took);
     assert!(p99 <= 5 * MS, "{p99:?}, alone 2 ms");
 }
 
 #[test]
 fn the_more_are_refused_the_fewer_wait_and_as_much_is_answered() {
-    let p99 = |every: Duration, least: usize| {
+    let with = |every: Duration, least: usize| {
         let mut server = Simulated::new();
         server.limiter = Limiter::new(OverloadSettings { least, ..Default::default() });
         server.idle();
         server.load(every, 20_000 * MS);
-        let half = server.took.split_off(server.took.len() / 2);
+        let mut half = server.took.split_off(server.took.len() / 2);
         assert!(half.len() > 4_600, "{} of 5,000", half.len());
-        let mut half = half;
-        half.sort();
-        half[half.len() * 99 / 100]
+        p99(&mut half)
     };
     // Each takes 2 ms.
-    let (some, most) = (p99(3 * MS / 2, 1), p99(MS / 2, 1));
+    let (some, most) = (with(3 * MS / 2, 1), with(MS / 2, 1));
     assert!(most < 3 * MS && most < some && some <= 5 * MS, "{most:?}, {some:?}");
-    assert!(p99(MS / 2, 2) <= 5 * MS);
+    assert!(with(MS / 2, 2) <= 5 * MS);
 }
 
 #[test]

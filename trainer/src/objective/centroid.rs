@@ -102,11 +102,9 @@ impl Centroid {
         let row = self.rows.get(&concept).copied();
         row.ok_or_else(|| Error::setting("data", "a concept of the batch has no centre"))
     }
-}
 
-impl Centroid {
-    /// The loss of `tuned` (N, S), of `classes`, from all rows of `centres` (C, S), of any length in the whole width, to the one of its class, and from that row to those of
-    /// the batch.
+    /// The two losses of `tuned` (N, S): each row told its class among all rows of `centres` (C, S), and each class of the batch its
+    /// rows. Centres may have any length in the whole width; in prefixes they are brought to unit length.
     fn towards(
         &self,
         centres: &Tensor,
@@ -217,19 +215,13 @@ fn centres_of_pictures(context: Context<'_>) -> Result<BTreeMap<u32, Vec<f32>>> 
 /// no name for it.
 fn centres_of_names(context: Context<'_>) -> Result<BTreeMap<u32, Vec<f32>>> {
     let Context { encoder, heads, corpus, withheld, .. } = context;
-    let named: Vec<(u32, String)> = corpus
-        .training_wordings(withheld)
-        .into_iter()
-        .flat_map(|(concept, wordings)| {
-            let said =
-                wordings.into_iter().flat_map(
-                    |(_, Wordings { names, keywords })| {
-                        if names.is_empty() { keywords } else { names }
-                    },
-                );
-            said.map(move |name| (concept, name))
-        })
-        .collect();
+    let mut named: Vec<(u32, String)> = Vec::new();
+    for (concept, wordings) in corpus.training_wordings(withheld) {
+        for (_, Wordings { names, keywords }) in wordings {
+            let said = if names.is_empty() { keywords } else { names };
+            named.extend(said.into_iter().map(|text| (concept, text)));
+        }
+    }
     if named.is_empty() {
         return Err(Error::setting("data.folder", "no concept to train on has a name"));
     }

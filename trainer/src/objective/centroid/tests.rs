@@ -6,7 +6,7 @@ use super::*;
 use crate::corpus::Withheld;
 use crate::fit::Training;
 use crate::objective::tests::{any, begun, reached};
-use crate::testing::colours_run;
+use crate::testing::{colours_run, one_stage};
 
 const SETTINGS: &str = "kind = \"centroid\"\ntunes = \"pictures\"\nproxy_weight = 1.0";
 
@@ -18,12 +18,9 @@ fn close(value: &Tensor, expected: f64) {
 /// A run whose batches have pictures, each in one view.
 fn pictures(folder: &Path) -> Training {
     let mut run = colours_run(folder, 2, 1);
-    run.stages.truncate(1);
-    run.stages[0].objective = toml::from_str(SETTINGS).unwrap();
     let batch = &mut run.stages[0].batch;
     (batch.second_pictures, batch.second_texts) = (0, 0);
-    run.check().unwrap();
-    Training::open(&run, &Device::Cpu).unwrap()
+    one_stage(run, SETTINGS)
 }
 
 #[test]
