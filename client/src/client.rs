@@ -72,7 +72,7 @@ macro_rules! writes {
             /// The server's refusal, a deadline that passed, a server that cannot be reached.
             pub async fn $name(&self, mut request: v1::$request) -> Result<v1::$reply> {
                 if request.request_id.is_empty() {
-                    request.request_id = uuid::Uuid::new_v4().to_string();
+                    request.request_id = crate::call::fresh_id();
                 }
                 let send = |request| {
                     let mut client = self.$service();

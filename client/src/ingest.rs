@@ -56,7 +56,7 @@ impl Client {
     /// Those of IngestItems; a server that cannot be reached.
     pub async fn ingest(&self, mut start: v1::IngestStart) -> Result<(Ingest, Outcomes)> {
         if start.ingest_id.is_empty() {
-            start.ingest_id = uuid::Uuid::new_v4().to_string();
+            start.ingest_id = crate::call::fresh_id();
         }
         let id = start.ingest_id.clone();
         let (items, incoming) = mpsc::channel(1);

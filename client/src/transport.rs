@@ -7,6 +7,7 @@
 mod balance;
 mod connection;
 mod endpoint;
+mod gather;
 mod health;
 mod resolve;
 mod table;

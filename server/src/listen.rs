@@ -141,6 +141,8 @@ pub async fn serve<G, S, B>(
             counters: Arc::clone(&counters),
             peer,
         };
+        // Replies are small and wanted at once. A socket that refuses is closed soon anyway.
+        drop(stream.set_nodelay(true));
         let (gate, service) = (gate.clone(), service.clone());
         connections.spawn(async move {
             connection.run(stream, gate, service).await;

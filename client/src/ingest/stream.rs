@@ -81,7 +81,7 @@ impl Stream {
         (items, outcomes): (mpsc::Receiver<v1::ItemInput>, mpsc::Sender<Result<Ingested>>),
         throttle: Arc<AtomicI32>,
     ) -> Self {
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = crate::call::fresh_id();
         let (under_way, route) = (VecDeque::new(), Route::default());
         Self {
             client,

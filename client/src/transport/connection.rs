@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tonic::body::Body;
 
 use super::TransportOptions;
+use super::gather::Gather;
 
 /// A connection, and the task that ends with it.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(super) async fn connect(
         .timer(TokioTimer::new())
         .keep_alive_interval(options.keepalive_interval)
         .keep_alive_timeout(options.keepalive_timeout)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Gather::new(stream)))
         .await;
     let (sender, connection) = shaken.map_err(|error| last_cause(&error))?;
     let ended = tokio::spawn(async move {

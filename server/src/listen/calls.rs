@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -17,6 +19,8 @@ use super::{Gate, Peer};
 pub(super) struct Calls<G, S> {
     pub(super) peer: Peer,
     pub(super) gate: G,
+    /// Set when a call is refused, for the connection.
+    pub(super) refused: Arc<AtomicBool>,
     pub(super) service: S,
 }
 
@@ -32,7 +36,10 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
         match self.gate.refuse(&mut request) {
-            Some(refusal) => Either::Left(ready(Ok(refusal))),
+            Some(refusal) => {
+                self.refused.store(true, Ordering::Relaxed);
+                Either::Left(ready(Ok(refusal)))
+            }
             None => Either::Right(self.service.clone().oneshot(request)),
         }
     }

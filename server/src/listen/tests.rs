@@ -1,8 +1,13 @@
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf,
+};
 use tower::service_fn;
 
 use super::*;
@@ -64,5 +69,90 @@ async fn what_the_gate_refuses_never_reaches_the_service() {
     let answered = ask(address, "/open").await;
     assert!(answered.starts_with("HTTP/1.1 200") && answered.ends_with("open"), "{answered}");
     assert_eq!(*seen.lock(), ["/open"]);
+    serving.abort();
+}
+
+/// A stream that notes what each write carries.
+#[derive(Debug)]
+struct Noted(DuplexStream, Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl AsyncRead for Noted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Noted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.1.lock().push(bytes.to_vec());
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+/// Type and stream of the HTTP/2 frames in `bytes` (RFC 9113, section 4.1), as many as are whole.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, u32)> {
+    let mut frames = Vec::new();
+    while let [a, b, c, kind, _, stream @ ..] = bytes {
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        let (Some(stream), Some(rest)) = (stream.first_chunk(), bytes.get(9 + length..)) else {
+            break;
+        };
+        frames.push((*kind, u32::from_be_bytes(*stream)));
+        bytes = rest;
+    }
+    frames
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn calls_that_come_together_and_are_refused_are_told_so_in_one_write() {
+    const HEADERS: u8 = 1;
+    let (mut near, far) = tokio::io::duplex(1 << 16);
+    let writes = Arc::new(Mutex::new(Vec::new()));
+    let service = service_fn(|_: Request<Incoming>| async {
+        Ok::<_, Infallible>(Response::new("open".to_owned()))
+    });
+    let connection = Connection {
+        limits: limits(),
+        goaway: CancellationToken::new(),
+        counters: Default::default(),
+        peer: "127.0.0.1:1".parse().unwrap(),
+    };
+    let noted = Noted(far, Arc::clone(&writes));
+    let serving = tokio::spawn(connection.run(noted, Closed, service));
+    // GET http://h/closed in HPACK's static table, and literals that are not kept (RFC 7541, appendix A and section 6.2.2).
+    let head = [b"\x82\x86\x04\x07/closed\x01\x01h".as_slice()].concat();
+    let mut asked = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for stream in [1, 3, 5] {
+        // It ends the stream and the headers.
+        asked.extend([0, 0, head.len() as u8, HEADERS, 5, 0, 0, 0, stream]);
+        asked.extend(&head);
+    }
+    near.write_all(&asked).await.unwrap();
+    let (mut told, mut piece) = (Vec::new(), [0; 4096]);
+    let heads = |bytes: &[u8]| frames(bytes).iter().filter(|frame| frame.0 == HEADERS).count();
+    while heads(&told) < 3 {
+        let length = near.read(&mut piece).await.unwrap();
+        assert!(length > 0, "closed after {told:?}");
+        told.extend(&piece[..length]);
+    }
+    let in_each: Vec<usize> =
+        writes.lock().iter().map(|write| heads(write)).filter(|heads| *heads > 0).collect();
+    assert_eq!(in_each, [3]);
     serving.abort();
 }
