@@ -177,6 +177,13 @@ fn check_weight(name: &str, value: f64) -> Result<()> {
     Err(Error::setting(format!("objective.{name}"), format!("{value} is not finite and >= 0")))
 }
 
+fn check_positive(name: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(Error::setting(format!("objective.{name}"), format!("{value} is not finite and above 0")))
+}
+
 /// The logit scale as a factor, at most 100 (Radford et al., 2021, section 2.5).
 fn bounded_scale(encoder: &DualEncoder) -> Result<Tensor> {
     const LARGEST: f64 = 4.605_170_185_988_092; // ln 100

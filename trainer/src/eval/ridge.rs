@@ -1,9 +1,8 @@
 //! Ridge regression by its normal equations, and random features that make it nonlinear.
 
 use rand::Rng;
-use rayon::prelude::*;
 
-use super::matrix::Matrix;
+use super::matrix::{Matrix, column_products};
 use crate::augment::{generator, normal};
 use crate::error::{Error, Result};
 
@@ -33,33 +32,17 @@ impl Ridge {
         let moments = inputs.moments();
         let x = inputs.standardised(&moments);
         let intercept = targets.mean();
-        let wide: Vec<f64> = x.values().iter().map(|value| f64::from(*value)).collect();
+        let wide = x.doubles();
         let centred: Vec<f64> = targets
             .iter()
             .flat_map(|row| {
                 row.iter().zip(&intercept).map(|(value, mean)| f64::from(*value) - mean)
             })
             .collect();
-        // One row of a product of the transposed inputs with something.
-        let product = |i: usize, right: &[f64], width: usize| {
-            let mut sums = vec![0.0; width];
-            for (own, right) in wide.chunks(dims.max(1)).zip(right.chunks(width.max(1))) {
-                for (sum, value) in sums.iter_mut().zip(right) {
-                    *sum += own[i] * value;
-                }
-            }
-            sums
-        };
-        let rows: Vec<(Vec<f64>, Vec<f64>)> = (0..dims)
-            .into_par_iter()
-            .map(|i| {
-                let mut gram = product(i, &wide, dims);
-                gram[i] += penalty;
-                (gram, product(i, &centred, outputs))
-            })
-            .collect();
-        let (gram, right): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-        let solved = solve(gram.concat(), right.concat(), dims).ok_or_else(|| {
+        let mut gram = column_products((&wide, dims), (&wide, dims));
+        (0..dims).for_each(|i| gram[i * dims + i] += penalty);
+        let right = column_products((&wide, dims), (&centred, outputs));
+        let solved = solve(gram, right, dims).ok_or_else(|| {
             Error::setting("ridge", "the vectors are not finite, so nothing can be fitted")
         })?;
         let weights = Matrix::new(solved.into_iter().map(|v| v as f32).collect(), outputs);

@@ -9,8 +9,8 @@
 //!
 //! which is folded into the last layer, so that what serves knows nothing of it. Uncorrelated is what no linear
 //! classifier reads better than a guess (their theorem 3.1). It is done once: bringing vectors to unit length afterwards restores a
-//! trace, but each further turn would take as many directions again, and what they say of the rest with them. In the same way a factor that both sides say can be taken out of
-//! exclusive vectors.
+//! trace, but each further turn would take as many directions again, and what they say of the rest with them. In the same way a factor
+//! that both sides say can be taken out of exclusive vectors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ use super::Training;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::eval::encoded::{Encoded, Side};
-use crate::eval::matrix::Matrix;
+use crate::eval::matrix::{Matrix, column_products};
 use crate::eval::{Subject, ridge};
 use crate::shards::Split;
 
@@ -153,8 +153,10 @@ fn projection(
     let factors = if within { factors } else { centred(indicators, None) };
     let own = first_columns(vectors, dims);
     let total = centred(&own, None);
-    let covariance = products(&total, &total);
-    let shared = products(&centred(&own, groups), &factors);
+    let total = total.doubles();
+    let covariance = column_products((&total, dims), (&total, dims));
+    let own = centred(&own, groups).doubles();
+    let shared = column_products((&own, dims), (&factors.doubles(), factors.columns()));
     Ok(oblique(covariance, &shared, dims)?.values().to_vec())
 }
 
@@ -173,17 +175,11 @@ fn oblique(covariance: Vec<f64>, c: &[f64], dims: usize) -> Result<Matrix> {
     };
     // S^-1 C, (d, k)
     let whitened = solve(covariance, c.to_vec(), dims)?;
-    let mut gram = vec![0.0; classes * classes];
-    let mut transposed = vec![0.0; classes * dims];
-    for row in 0..dims {
-        for i in 0..classes {
-            transposed[i * dims + row] = whitened[row * classes + i];
-            for j in 0..classes {
-                gram[i * classes + j] += c[row * classes + i] * whitened[row * classes + j];
-            }
-        }
-    }
-    let right = solve(gram, transposed, classes)?;
+    let gram = column_products((c, classes), (&whitened, classes));
+    let transposed = (0..classes)
+        .flat_map(|i| (0..dims).map(move |row| (row, i)))
+        .map(|(row, i)| whitened[row * classes + i]);
+    let right = solve(gram, transposed.collect(), classes)?;
     let mut out = identity(dims);
     for (row, values) in out.values_mut().chunks_mut(dims).enumerate() {
         for (column, value) in values.iter_mut().enumerate() {
@@ -193,21 +189,6 @@ fn oblique(covariance: Vec<f64>, c: &[f64], dims: usize) -> Result<Matrix> {
         }
     }
     Ok(out)
-}
-
-/// Sums over rows (n, d) and (n, k) of the products of their columns, (d, k) row by row. Not in single precision: what little is left
-/// of a direction is what is inverted.
-fn products(left: &Matrix, right: &Matrix) -> Vec<f64> {
-    let width = right.columns();
-    let mut sums = vec![0.0; left.columns() * width];
-    for (left, right) in left.iter().zip(right.iter()) {
-        for (value, sums) in left.iter().zip(sums.chunks_mut(width.max(1))) {
-            for (sum, other) in sums.iter_mut().zip(right) {
-                *sum += f64::from(*value) * f64::from(*other);
-            }
-        }
-    }
-    sums
 }
 
 /// The rows less the mean of their group, or of all.

@@ -13,8 +13,8 @@ use diptych_model::DualEncoder;
 use serde::Deserialize;
 
 use super::{
-    Context, Entry, Losses, OWN_PREFIX, Objective, Player, bounded_scale, check_weight, losses,
-    parse,
+    Context, Entry, Losses, OWN_PREFIX, Objective, Player, bounded_scale, check_positive,
+    check_weight, losses, parse,
 };
 use crate::corpus::{Concept, Wordings};
 use crate::encode;
@@ -86,9 +86,7 @@ impl Centroid {
             let message = "needs tunes = \"pictures\": texts are drawn to where the pictures are";
             return Err(Error::setting("objective.proxy_weight", message));
         }
-        if settings.scale.is_some_and(|scale| !scale.is_finite() || scale <= 0.0) {
-            return Err(Error::setting("objective.scale", "must be above 0"));
-        }
+        settings.scale.map_or(Ok(()), |scale| check_positive("scale", scale))?;
         Ok(Self {
             settings,
             prefixes: Vec::new(),

@@ -17,7 +17,8 @@ use serde::Deserialize;
 use super::contrast::Contrast;
 use super::exclusive_label::{self, ExclusiveLabel};
 use super::{
-    Context, Entry, Losses, Objective, Player, bounded_scale, check_weight, losses, parse,
+    Context, Entry, Losses, Objective, Player, bounded_scale, check_positive, check_weight, losses,
+    parse,
 };
 use crate::error::{Error, Result};
 use crate::loader::{Batch, BatchPlan};
@@ -72,10 +73,7 @@ impl Split {
         check_weight("exclusive_weight", settings.exclusive_weight)?;
         check_weight("orthogonality_weight", settings.orthogonality_weight)?;
         check_weight("centring_weight", settings.centring_weight)?;
-        check_weight("exclusive_temperature", settings.exclusive_temperature)?;
-        if settings.exclusive_temperature == 0.0 {
-            return Err(Error::setting("objective.exclusive_temperature", "must be above 0"));
-        }
+        check_positive("exclusive_temperature", settings.exclusive_temperature)?;
         Ok(Self { settings, contrast: Contrast::default(), known })
     }
 
