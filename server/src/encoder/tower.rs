@@ -256,6 +256,8 @@ impl<T: Input> Computer<T> {
             let (inputs, callers): (Vec<T>, Vec<Caller>) = batch.into_iter().map(Job::part).unzip();
             let encode = self.networks.encode.lock();
             self.networks.batch(encode, &inputs, callers);
+            // Where cores are few, the thread that reads connections would else wait until the system takes this one's from a bulk load.
+            std::thread::yield_now();
         }
     }
 }
