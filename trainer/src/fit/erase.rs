@@ -152,8 +152,7 @@ fn projection(
     let groups = within.then_some(concepts);
     let factors = if within { factors } else { centred(indicators, None) };
     let own = first_columns(vectors, dims);
-    let total = centred(&own, None);
-    let total = total.doubles();
+    let total = centred(&own, None).doubles();
     let covariance = column_products((&total, dims), (&total, dims));
     let own = centred(&own, groups).doubles();
     let shared = column_products((&own, dims), (&factors.doubles(), factors.columns()));
@@ -176,9 +175,7 @@ fn oblique(covariance: Vec<f64>, c: &[f64], dims: usize) -> Result<Matrix> {
     // S^-1 C, (d, k)
     let whitened = solve(covariance, c.to_vec(), dims)?;
     let gram = column_products((c, classes), (&whitened, classes));
-    let transposed = (0..classes)
-        .flat_map(|i| (0..dims).map(move |row| (row, i)))
-        .map(|(row, i)| whitened[row * classes + i]);
+    let transposed = (0..classes).flat_map(|i| whitened.iter().skip(i).step_by(classes).copied());
     let right = solve(gram, transposed.collect(), classes)?;
     let mut out = identity(dims);
     for (row, values) in out.values_mut().chunks_mut(dims).enumerate() {
