@@ -4,6 +4,7 @@
 //! - [`filter`]: typed conditions on metadata
 //! - [`engine`]: the [`Engine`] trait, where a collection's vectors live
 //! - [`embedded`]: the engine in this process (LMDB, exact scan, graphs, snapshots)
+//! - `background`: how long work gives way to calls
 //! - `archive`: the file that a snapshot is
 //! - [`mod@search`]: weighted terms to hits, written once above the trait
 //! - [`recall`]: how much of the right answer an engine finds
@@ -14,6 +15,7 @@
 //! The store is the truth; rows and graphs in memory are derived from it and can always be rebuilt.
 
 mod archive;
+mod background;
 pub mod bench;
 pub mod embedded;
 mod encoding;

@@ -317,7 +317,7 @@ async fn encode<T: Input>(
     if work.until.is_some_and(|until| until <= Instant::now()) {
         return Err(exceeded());
     }
-    let encoded = tower.encode_here(place, input);
+    let encoded = tower.encode_here(work.lane, place, input);
     drop(turn);
     match encoded {
         Ok(encoded) => encoded,

@@ -18,6 +18,7 @@ use super::{
     writer::Write,
 };
 use crate::{
+    background,
     engine::{
         DeleteBatch, DeleteOutcome, PutOutcome, RequestKey, StoredMark, StoredOutcome, Written,
     },
@@ -110,6 +111,7 @@ impl<'a, 'm> Attempt<'a, 'm> {
                 Ok(item) => self.put_item(collection.id, item)?,
                 Err(rejection) => Err(rejection.clone()),
             });
+            background::pause();
         }
         let generation = self.sequence(collection.id);
         let outcome = PutOutcome { results, generation, note: batch.note.clone() };
@@ -180,6 +182,7 @@ impl<'a, 'm> Attempt<'a, 'm> {
         }
         for id in &ids {
             self.delete_item(collection.id, id)?;
+            background::pause();
         }
         let generation = self.sequence(collection.id);
         let outcome = DeleteOutcome { deleted, not_found, generation };

@@ -28,6 +28,7 @@ use super::{
     writer::{Message, Reserve, Writer},
 };
 use crate::{
+    background,
     error::{Error, Result},
     store::{Store, key::CollectionId},
 };
@@ -140,17 +141,9 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::Join
         .map_err(|e| Error::internal(format!("thread {name} did not start: {e}")))
 }
 
-/// How much a thread that nobody waits for gives way to others, in steps of nice(2).
-const GIVES_WAY: i32 = 10;
-
 /// A pool for work that nobody waits for.
 fn background_pool(name: &'static str, threads: usize) -> Result<ThreadPool> {
-    let give_way = |_| {
-        if let Err(error) = rustix::process::nice(GIVES_WAY) {
-            tracing::debug!(%error, "a thread in the background keeps its priority");
-        }
-    };
-    finish(name, builder(name, threads).start_handler(give_way))
+    finish(name, builder(name, threads).start_handler(|_| background::lower()))
 }
 
 fn pool(name: &'static str, threads: usize) -> Result<ThreadPool> {

@@ -14,6 +14,7 @@ use super::{
     view::{Entry, View},
 };
 use crate::{
+    background::paced,
     store::{key::Slot, manifest::Manifest},
     types::{Counts, ItemId, Metadata, Modality, Value},
 };
@@ -118,7 +119,7 @@ impl State {
     /// Shows a commit to the searches.
     pub(crate) fn apply(&mut self, changes: Vec<Change<'_>>, generation: u64) {
         let mut view = View::clone(&self.shared.view.load());
-        for change in changes {
+        for change in paced(changes) {
             match change {
                 Change::Put { entry, vectors } => {
                     count(&mut view.counts, entry.modality, 1);

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{Ask, Graph, Rows, Sequence};
-use crate::kernel;
+use crate::{background::paced, kernel};
 
 /// Least share of the true ten nearest that a graph must find.
 pub(crate) const LEAST_RECALL: f64 = 0.97;
@@ -58,7 +58,7 @@ fn query(rows: &dyn Rows, sequence: &mut Sequence, between: bool) -> Vec<f32> {
 
 fn edge(rows: &dyn Rows, query: &[f32]) -> f32 {
     let mut scores: Vec<f32> =
-        (0..rows.len()).map(|row| kernel::dot(query, rows.row(row))).collect();
+        paced(0..rows.len()).map(|row| kernel::dot(query, rows.row(row))).collect();
     let last = K.min(scores.len()) - 1;
     *scores.select_nth_unstable_by(last, |a, b| b.total_cmp(a)).1
 }

@@ -139,9 +139,9 @@ impl<J: Waiting> Lanes<J> {
                 continue;
             };
             let batch = pick(&mut waiting.jobs[lane as usize], budget.of(lane), self.by_length);
-            let cost: usize = batch.iter().map(|job| padded(job.length())).sum();
+            let ids = batch.iter().map(|job| padded(job.length())).sum();
             waiting.now = waiting.clocks[lane as usize];
-            waiting.clocks[lane as usize] += cost as u64 * CLOCK_UNIT / lane.weight();
+            waiting.clocks[lane as usize] += cost(lane, ids);
             if !batch.is_empty() {
                 return Some(batch);
             }
@@ -151,6 +151,30 @@ impl<J: Waiting> Lanes<J> {
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.lock().jobs.iter().all(VecDeque::is_empty)
+    }
+
+    /// Whether none but bulk inputs wait.
+    pub(super) fn only_bulk(&self) -> bool {
+        let waiting = self.waiting.lock();
+        Lane::ALL
+            .into_iter()
+            .all(|lane| lane == Lane::Bulk || waiting.jobs[lane as usize].is_empty())
+    }
+
+    /// Whether an input that comes now would be the next one. Then it may be computed elsewhere, before all that waits, and its
+    /// lane pays as if it had been taken.
+    pub(super) fn pass(&self, lane: Lane, length: usize) -> bool {
+        let mut waiting = self.waiting.lock();
+        let clock = waiting.clocks[lane as usize].max(waiting.now);
+        let next = waiting.jobs[lane as usize].is_empty()
+            && Lane::ALL.into_iter().filter(|other| !waiting.jobs[*other as usize].is_empty()).all(
+                |other| (clock, lane as usize) < (waiting.clocks[other as usize], other as usize),
+            );
+        if next {
+            waiting.now = clock;
+            waiting.clocks[lane as usize] = clock + cost(lane, padded(length));
+        }
+        next
     }
 
     /// Takes nothing more; what waits is still given out.
@@ -164,6 +188,11 @@ impl<J: Waiting> Lanes<J> {
         self.close();
         self.waiting.lock().jobs.iter_mut().for_each(VecDeque::clear);
     }
+}
+
+/// How far a lane's clock moves for so many padded ids.
+fn cost(lane: Lane, ids: usize) -> u64 {
+    ids as u64 * CLOCK_UNIT / lane.weight()
 }
 
 /// Takes a batch from a lane: its first job, and those after it that are alike, in their order.
@@ -267,6 +296,40 @@ mod tests {
             answers.push(answer);
             assert_eq!(taken(&lanes, WHOLE), [(Lane::Interactive, number)]);
         }
+    }
+
+    /// Who passes computes elsewhere what one id costs.
+    #[test]
+    fn who_would_be_next_passes_as_often_as_its_share_allows() {
+        let (lanes, _answers) = lanes([0, 0, 100]);
+        let bulk = Budget { inputs: 4, ids: 1024 };
+        let mut passed = 0;
+        for round in 1..=10 {
+            assert_eq!(taken(&lanes, bulk).len(), 1);
+            assert!(lanes.only_bulk());
+            while lanes.pass(Lane::Interactive, 1) {
+                passed += 1;
+            }
+            // Eight to one by weight, and one more where both are equally far behind.
+            assert_eq!(passed, 8 * round + 1);
+        }
+    }
+
+    #[test]
+    fn nobody_passes_those_of_its_own_lane_or_of_a_more_urgent_one() {
+        let (lanes, _answers) = lanes([1, 0, 1]);
+        assert!(!lanes.only_bulk());
+        assert!(!lanes.pass(Lane::Interactive, 1));
+        assert!(!lanes.pass(Lane::Standard, 1));
+        assert!(!lanes.pass(Lane::Bulk, 1));
+        lanes.take(WHOLE);
+        assert!(lanes.pass(Lane::Standard, 1));
+    }
+
+    #[test]
+    fn where_nobody_waits_all_pass() {
+        let (lanes, _answers) = lanes([0; 3]);
+        assert!((0..100).all(|_| lanes.pass(Lane::Bulk, 9)));
     }
 
     #[test]

@@ -153,15 +153,17 @@ impl<T: Input> Tower<T> {
     ///
     /// # Errors
     /// Those of [`Tower::encode`]; the place and the input of one that is better queued: it is not brief, as far as is known, or
-    /// others wait.
+    /// others are before it.
     pub(super) fn encode_here(
         &self,
+        lane: Lane,
         place: Place,
         input: T,
     ) -> Result<Result<Encoded>, (Place, T)> {
-        let cost = self.networks.costs.input(length_class(input.length()), 1);
+        let length = input.length();
+        let cost = self.networks.costs.input(length_class(length), 1);
         let brief = !cost.is_zero() && cost <= BRIEF;
-        match self.networks.encode.try_lock().filter(|_| brief && self.lanes.is_empty()) {
+        match self.networks.encode.try_lock().filter(|_| brief && self.lanes.pass(lane, length)) {
             Some(encode) => Ok(self.networks.one(&encode, input, place)),
             None => Err((place, input)),
         }
@@ -256,8 +258,11 @@ impl<T: Input> Computer<T> {
             let (inputs, callers): (Vec<T>, Vec<Caller>) = batch.into_iter().map(Job::part).unzip();
             let encode = self.networks.encode.lock();
             self.networks.batch(encode, &inputs, callers);
-            // Where cores are few, the thread that reads connections would else wait until the system takes this one's from a bulk load.
-            std::thread::yield_now();
+            // Where cores are few, the thread that reads connections would else wait until the system takes this one's from a bulk
+            // load; and while the system runs others, the networks are free for who is more urgent.
+            if self.lanes.0.only_bulk() {
+                std::thread::yield_now();
+            }
         }
     }
 }

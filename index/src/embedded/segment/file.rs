@@ -28,6 +28,7 @@ use std::{
 
 use super::{Body, Segment, Walk};
 use crate::{
+    background::parts,
     embedded::rows::{Matrix, Values},
     graph::{self, BuilderKind, FileError, Graph},
     store::{
@@ -40,7 +41,7 @@ use crate::{
 
 const MAGIC: [u8; 8] = *b"DIPTYROW";
 const VERSION: u32 = 1;
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 1 << 17;
 
 /// Where a segment belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -344,7 +345,7 @@ fn write_numbers<T: Copy, const N: usize>(
     for some in numbers.chunks(BUFFER / N) {
         buffer.clear();
         buffer.extend(some.iter().flat_map(|&number| bytes(number)));
-        out.write_all(&buffer)?;
+        parts(&buffer).try_for_each(|part| out.write_all(part))?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use super::{
     simd::{Simd, Task, dispatch},
     walk::{At, Paths},
 };
+use crate::background;
 
 /// Layers at most, the lowest included: more than 2^31 points ever fill.
 pub(super) const MAX_LAYERS: usize = 32;
@@ -108,6 +109,7 @@ impl Inserter<'_> {
     fn insert(&self, point: u32, cancel: &AtomicBool) {
         if !cancel.load(Ordering::Relaxed) {
             with_scratch(|scratch| dispatch(Insert { inserter: self, scratch, point }));
+            background::pause();
         }
     }
 }

@@ -32,7 +32,10 @@ use super::{
     queue::MAX_POINTS,
     stored::{Layout, Stored},
 };
-use crate::graph::{FileError, Params, Storage, points::Points};
+use crate::{
+    background::parts,
+    graph::{FileError, Params, Storage, points::Points},
+};
 
 const MAGIC: &[u8; 8] = b"DIPTGRPH";
 const VERSION: u32 = 1;
@@ -90,13 +93,17 @@ fn write_section(graph: &NativeGraph, section: usize, out: &mut dyn Write) -> io
     let (rows, starts) = graph.points.parts();
     let stored = &graph.stored;
     match section {
-        0 => out.write_all(bytemuck::cast_slice(&stored.codes.lines)),
+        0 => write_parts(bytemuck::cast_slice(&stored.codes.lines), out),
         1 => write_numbers(stored.codes.scales.iter().map(|scale| scale.to_bits()), out),
-        2 => out.write_all(&stored.rest),
+        2 => write_parts(&stored.rest, out),
         3 => write_numbers(rows.iter().copied(), out),
         4 => write_numbers(starts.unwrap_or_default().iter().copied(), out),
         layer => write_numbers(graph.layers[layer - 5].places(), out),
     }
+}
+
+fn write_parts(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    parts(bytes).try_for_each(|part| out.write_all(part))
 }
 
 fn write_numbers(mut numbers: impl Iterator<Item = u32>, out: &mut dyn Write) -> io::Result<()> {

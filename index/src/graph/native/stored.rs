@@ -13,6 +13,7 @@ use super::{
     line::LINE,
     simd::Simd,
 };
+use crate::background::paced;
 
 /// All points' components.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Fixed {
 pub(super) fn encode_codes(rows: &dyn Rows, order: &[u32], low: usize) -> Codes {
     let dims = rows.dims();
     let mut codes = Codes::new(order.len(), dims);
-    for (point, &row) in order.iter().enumerate() {
+    for (point, &row) in paced(order).enumerate() {
         let row = rows.row(row as usize);
         let fixed = Fixed::new(row, low);
         codes.set_scale(point, fixed.scale);
@@ -100,7 +101,7 @@ impl Stored {
         let mut rest = huge::with_room(order.len() * layout.rest);
         rest.resize(order.len() * layout.rest, 0);
         let mut lower = vec![0; layout.low * dims];
-        for (point, &row) in order.iter().enumerate() {
+        for (point, &row) in paced(order).enumerate() {
             let row = rows.row(row as usize);
             let fixed = Fixed::new(row, layout.low);
             for plane in 0..layout.low {
