@@ -28,7 +28,7 @@ use std::{
 
 use super::{Body, Segment, Walk};
 use crate::{
-    background::parts,
+    background,
     embedded::rows::{Matrix, Values},
     graph::{self, BuilderKind, FileError, Graph},
     store::{
@@ -345,7 +345,8 @@ fn write_numbers<T: Copy, const N: usize>(
     for some in numbers.chunks(BUFFER / N) {
         buffer.clear();
         buffer.extend(some.iter().flat_map(|&number| bytes(number)));
-        parts(&buffer).try_for_each(|part| out.write_all(part))?;
+        out.write_all(&buffer)?;
+        background::pause();
     }
     Ok(())
 }
