@@ -91,6 +91,27 @@ struct Queues<J> {
     closed: bool,
 }
 
+impl<J> Queues<J> {
+    /// The lane that is furthest behind of those where someone waits, or comes.
+    fn next(&self, coming: Option<Lane>) -> Option<Lane> {
+        Lane::ALL
+            .into_iter()
+            .filter(|lane| coming == Some(*lane) || !self.jobs[*lane as usize].is_empty())
+            .min_by_key(|lane| self.clocks[*lane as usize])
+    }
+
+    /// A lane that was away has saved nothing up, and has no debts from when it was alone.
+    fn catch_up(&mut self, lane: Lane) {
+        self.clocks[lane as usize] = self.clocks[lane as usize].max(self.now);
+    }
+
+    /// Moves the clock of the lane that goes by what so many padded ids cost it.
+    fn pay(&mut self, lane: Lane, ids: usize) {
+        self.now = self.clocks[lane as usize];
+        self.clocks[lane as usize] += ids as u64 * CLOCK_UNIT / lane.weight();
+    }
+}
+
 /// The lanes. Unbounded: what is in them holds a place that its side counts.
 #[derive(Debug)]
 pub(super) struct Lanes<J> {
@@ -114,8 +135,7 @@ impl<J: Waiting> Lanes<J> {
             return Err(job);
         }
         if waiting.jobs[lane as usize].is_empty() {
-            // A lane that was away has saved nothing up, and has no debts from when it was alone.
-            waiting.clocks[lane as usize] = waiting.clocks[lane as usize].max(waiting.now);
+            waiting.catch_up(lane);
         }
         waiting.jobs[lane as usize].push_back(job);
         self.filled.notify_one();
@@ -127,11 +147,7 @@ impl<J: Waiting> Lanes<J> {
     pub(super) fn take(&self, budget: Budget) -> Option<Vec<J>> {
         let mut waiting = self.waiting.lock();
         loop {
-            let next = Lane::ALL
-                .into_iter()
-                .filter(|lane| !waiting.jobs[*lane as usize].is_empty())
-                .min_by_key(|lane| waiting.clocks[*lane as usize]);
-            let Some(lane) = next else {
+            let Some(lane) = waiting.next(None) else {
                 if waiting.closed {
                     return None;
                 }
@@ -139,9 +155,7 @@ impl<J: Waiting> Lanes<J> {
                 continue;
             };
             let batch = pick(&mut waiting.jobs[lane as usize], budget.of(lane), self.by_length);
-            let ids = batch.iter().map(|job| padded(job.length())).sum();
-            waiting.now = waiting.clocks[lane as usize];
-            waiting.clocks[lane as usize] += cost(lane, ids);
+            waiting.pay(lane, batch.iter().map(|job| padded(job.length())).sum());
             if !batch.is_empty() {
                 return Some(batch);
             }
@@ -165,16 +179,15 @@ impl<J: Waiting> Lanes<J> {
     /// lane pays as if it had been taken.
     pub(super) fn pass(&self, lane: Lane, length: usize) -> bool {
         let mut waiting = self.waiting.lock();
-        let clock = waiting.clocks[lane as usize].max(waiting.now);
-        let next = waiting.jobs[lane as usize].is_empty()
-            && Lane::ALL.into_iter().filter(|other| !waiting.jobs[*other as usize].is_empty()).all(
-                |other| (clock, lane as usize) < (waiting.clocks[other as usize], other as usize),
-            );
-        if next {
-            waiting.now = clock;
-            waiting.clocks[lane as usize] = clock + cost(lane, padded(length));
+        if !waiting.jobs[lane as usize].is_empty() {
+            return false;
         }
-        next
+        waiting.catch_up(lane);
+        let is_next = waiting.next(Some(lane)) == Some(lane);
+        if is_next {
+            waiting.pay(lane, padded(length));
+        }
+        is_next
     }
 
     /// Takes nothing more; what waits is still given out.
@@ -188,11 +201,6 @@ impl<J: Waiting> Lanes<J> {
         self.close();
         self.waiting.lock().jobs.iter_mut().for_each(VecDeque::clear);
     }
-}
-
-/// How far a lane's clock moves for so many padded ids.
-fn cost(lane: Lane, ids: usize) -> u64 {
-    ids as u64 * CLOCK_UNIT / lane.weight()
 }
 
 /// Takes a batch from a lane: its first job, and those after it that are alike, in their order.

@@ -187,20 +187,17 @@ async fn a_panic_while_preparing_fails_its_own_input() {
 #[tokio::test]
 async fn what_is_brief_is_computed_here_once_that_is_known_and_while_nobody_else_computes() {
     let (tower, go, seen) = held_tower(8);
-    let place = async || tower.admission().enter(Work::here(Lane::Interactive), 0).await.unwrap();
-    assert!(
-        tower.encode_here(Lane::Interactive, place().await, 0.0).is_err(),
-        "nothing is known yet"
-    );
+    let here = async |input| {
+        let place = tower.admission().enter(Work::here(Lane::Interactive), 0).await.unwrap();
+        tower.encode_here(Lane::Interactive, place, input)
+    };
+    assert!(here(0.0).await.is_err(), "nothing is known yet");
     go.send(()).unwrap();
     assert_eq!(encode(&tower, 1.0).await.unwrap(), vectors(1.0));
     go.send(()).unwrap();
-    assert_eq!(
-        tower.encode_here(Lane::Interactive, place().await, 2.0).unwrap().unwrap().vectors,
-        vectors(2.0)
-    );
+    assert_eq!(here(2.0).await.unwrap().unwrap().vectors, vectors(2.0));
     go.send(()).unwrap();
-    let bad = tower.encode_here(Lane::Interactive, place().await, POISON).unwrap().unwrap_err();
+    let bad = here(POISON).await.unwrap().unwrap_err();
     assert_eq!(bad.details().reason, ErrorReason::InferenceFailed);
     let noted = seen.lock().unwrap().len();
     let mut running = pin!(encode(&tower, 3.0));
@@ -208,10 +205,7 @@ async fn what_is_brief_is_computed_here_once_that_is_known_and_while_nobody_else
     while seen.lock().unwrap().len() == noted {
         tokio::task::yield_now().await;
     }
-    assert!(
-        tower.encode_here(Lane::Interactive, place().await, 4.0).is_err(),
-        "the thread computes"
-    );
+    assert!(here(4.0).await.is_err(), "the thread computes");
     go.send(()).unwrap();
     assert_eq!(running.await.unwrap(), vectors(3.0));
     assert_eq!(tower.admission().load()[0].inputs, 0, "all places are given back");
