@@ -58,7 +58,7 @@ pub use self::config::EmbeddedConfig;
 pub(crate) use self::view::Entry;
 use self::{
     pins::Pins,
-    scan::Question,
+    scan::{Asker, Question},
     scans::{Extent, Scans},
     segment::Segment,
     view::View,
@@ -409,8 +409,8 @@ impl Engine for EmbeddedEngine {
         let slot = view.slot(Slot::new(query.modality, query.space));
         let extent = slot.map_or(Extent::Small, |slot| plan::extent(slot, exact));
         let scan = move || {
-            if sender.is_closed() {
-                // The caller left while the scan waited for its turn.
+            if sender.left() {
+                // While it waited for its turn.
                 return;
             }
             let question = Question {
@@ -421,6 +421,7 @@ impl Engine for EmbeddedEngine {
                 exact: query.exact,
                 generation: view.generation,
                 walk_cost_rows,
+                asker: &sender,
             };
             let slot = view.slot(Slot::new(query.modality, query.space));
             let found = slot.map(|slot| match query.prefix_dims {

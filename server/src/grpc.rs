@@ -105,6 +105,7 @@ struct SystemLimits {
     encoder: EncoderSettings,
     receive_bytes: u64,
     decode_bytes: u64,
+    memory_bytes: u64,
 }
 
 impl Handler {
@@ -115,6 +116,7 @@ impl Handler {
             encoder: config.encoder,
             receive_bytes: config.receive_bytes,
             decode_bytes: config.decode_bytes,
+            memory_bytes: config.memory_bytes,
         };
         Self(service, Arc::new(limits))
     }

@@ -169,9 +169,10 @@ impl Preparer {
     /// Embeds a chunk for the collection that the ingest writes to now.
     ///
     /// # Errors
-    /// NOT_FOUND for a collection that was deleted, though another one may have its name; a deadline that passed.
+    /// NOT_FOUND for a collection that was deleted, though another one may have its name; a deadline that passed; no memory for more.
     pub(crate) async fn prepare(self, puts: Vec<Result<ItemPut>>) -> Result<Ready> {
         let Self { service, target, work } = self;
+        service.memory.admit()?;
         let (collection, gate) = service.open_to_write(&target.name).await?;
         if !target.goes_on_as(&Target::new(target.name.clone(), &collection)) {
             let name = target.name;

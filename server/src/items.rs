@@ -130,7 +130,7 @@ impl Service {
     /// refused before stays refused. Returns the collection's generation too.
     ///
     /// # Errors
-    /// A missing collection, a reused request id, an encoder or a store that cannot serve now.
+    /// A missing collection, a reused request id, an encoder or a store that cannot serve now, no memory for more.
     pub async fn put(
         &self,
         collection: &str,
@@ -149,6 +149,7 @@ impl Service {
                 None => {}
             }
         }
+        self.memory.admit()?;
         let model = self.encoders_of(&info);
         let work = Work::here(Lane::Bulk);
         let work = match &model {

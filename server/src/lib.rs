@@ -40,6 +40,7 @@ pub mod items;
 pub mod limits;
 pub mod listen;
 pub mod loading;
+pub mod memory;
 pub mod models;
 pub mod observe;
 pub mod operations;

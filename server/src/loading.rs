@@ -9,6 +9,7 @@ use std::sync::Arc;
 use diptych_proto::v1::ErrorReason;
 
 use crate::error::{Error, Result};
+use crate::memory::give_back;
 use crate::models::{Model, ModelsFolder};
 use crate::service::Service;
 
@@ -20,7 +21,7 @@ impl Service {
     /// default. Gives it, with the digest of the default before if it was activated.
     ///
     /// # Errors
-    /// FAILED_PRECONDITION `MODELS_DIR_UNSET`, `BUNDLE_REFUSED`; what is wrong with the path, under the field `path`; those of
+    /// FAILED_PRECONDITION `MODELS_DIR_UNSET`, `BUNDLE_REFUSED`; RESOURCE_EXHAUSTED `MEMORY_FULL`; what is wrong with the path, under the field `path`; those of
     /// [`Service::activate_model`].
     pub async fn load_model(
         &self,
@@ -30,6 +31,7 @@ impl Service {
         self.admit()?;
         // What is wrong with the request comes before what is wrong with the server.
         ModelsFolder::check(path)?;
+        self.memory.admit()?;
         let folder = self.models_folder.clone().ok_or_else(unset)?;
         let model = self.load_from(&folder, path).await?;
         // Collections that lacked it have it again, over restarts too. A disk that refuses is told in the log; who makes the
@@ -73,7 +75,10 @@ impl Service {
         drop(closed);
         tracing::info!(digest, collections = users.len(), "a bundle was unloaded");
         // Giving back gigabytes takes a moment.
-        drop(tokio::task::spawn_blocking(move || drop(model)));
+        drop(tokio::task::spawn_blocking(move || {
+            drop(model);
+            give_back();
+        }));
         Ok(users)
     }
 

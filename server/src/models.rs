@@ -28,6 +28,7 @@ use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 pub use self::folder::ModelsFolder;
 use crate::encoder::{Decoders, EncoderHandle, EncoderSettings};
 use crate::error::{Error, Result};
+use crate::memory::give_back;
 use crate::probe::Probe;
 
 /// The bundles of a server.
@@ -285,7 +286,13 @@ impl Models {
             tracing::info!(digest, bytes, "a bundle was loaded");
             Ok(model)
         };
-        tokio::task::spawn_blocking(load).await?
+        tokio::task::spawn_blocking(move || {
+            let loaded = load();
+            // The files, and a bundle that was refused.
+            give_back();
+            loaded
+        })
+        .await?
     }
 
     /// Makes a loaded bundle the default, from one moment to the next.

@@ -54,7 +54,7 @@ pub(crate) fn shed_by_tower(lane: Lane, refused: Error) -> Error {
     refused
 }
 
-/// Why the transport refuses calls that it could not work on.
+/// Why calls are refused before anything is done for them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Shed {
     /// More come of a method than can be answered.
@@ -63,14 +63,17 @@ pub(crate) enum Shed {
     TooManyCalls,
     /// There is no room for the request's bytes.
     ReceiveBytes,
+    /// The process holds as much memory as it may.
+    Memory,
 }
 
-/// Counts a refusal by the transport.
+/// Counts such a refusal.
 pub(crate) fn shed(why: Shed) {
     let reason = match why {
         Shed::MethodOverload => "method_overload",
         Shed::TooManyCalls => "too_many_calls",
         Shed::ReceiveBytes => "receive_bytes",
+        Shed::Memory => "memory",
     };
     METRICS.shed.with_label_values(&[reason, NO_LANE]).inc();
 }

@@ -242,7 +242,10 @@ impl Service {
                 () = handle.cancelled.cancelled() => return Err(Error::cancelled()),
             };
             match filled {
-                Err(error) if error.kind() == Kind::Unavailable && self.is_ready() => {
+                Err(error)
+                    if matches!(error.kind(), Kind::Unavailable | Kind::Overloaded)
+                        && self.is_ready() =>
+                {
                     tracing::warn!(%error, "a change of bundle waits");
                     tokio::select! {
                         () = tokio::time::sleep(RETRY) => {}
@@ -256,6 +259,7 @@ impl Service {
 
     async fn fill_once(&self, reembed: &Reembed, handle: &Handle) -> Result<Outcome> {
         loop {
+            self.memory.admit()?;
             let mut job = reembed.job.lock().await;
             let step = self.follow(&mut job).await?;
             handle.progress.expect(step.total.max(1));

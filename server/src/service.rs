@@ -15,6 +15,7 @@ use crate::collections::NAME_MAX_BYTES;
 use crate::error::{Error, Kind, Result};
 use crate::gates::{Gates, WriteGuard};
 use crate::ingest::Seats;
+use crate::memory::Memory;
 use crate::models::{Model, Models, ModelsFolder};
 use crate::operations::Operations;
 use crate::page::PageKey;
@@ -71,6 +72,7 @@ pub struct Service {
     pub(crate) gates: Gates,
     pub(crate) ingests: Arc<Seats>,
     pub(crate) started: SystemTime,
+    pub(crate) memory: Memory,
     /// Cancelled when the server begins to go down: what waits for more to come, waits no longer.
     pub(crate) winding_down: CancellationToken,
     door: AtomicU8,
@@ -98,6 +100,7 @@ impl Service {
             reembeds: Reembeds::default(),
             gates: Gates::default(),
             ingests: Arc::default(),
+            memory: Memory::new(0),
             started: SystemTime::now(),
             winding_down: CancellationToken::new(),
             door: AtomicU8::new(STARTING),
@@ -108,6 +111,13 @@ impl Service {
     #[must_use]
     pub fn with_recall_share(mut self, share: f64) -> Self {
         self.gauge = Arc::new(Gauge::new(share));
+        self
+    }
+
+    /// Refuses to hold more from so many bytes of memory on; 0, and without this, never.
+    #[must_use]
+    pub fn with_memory(mut self, most: u64) -> Self {
+        self.memory = Memory::new(most);
         self
     }
 

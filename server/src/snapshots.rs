@@ -87,6 +87,7 @@ impl Service {
             let found = found.ok_or_else(|| Error::from(missing()).at("name"))?;
             let into = if collection.is_empty() { &found.collection } else { collection };
             check_name_at("collection", into)?;
+            self.memory.admit()?;
             if self.engine.collection(into).await.is_ok() {
                 let name = into.to_owned();
                 let taken = diptych_index::Error::CollectionExists { name };

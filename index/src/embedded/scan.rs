@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
+use tokio::sync::oneshot;
 
 use super::{
     delta::{Chunk, Delta},
@@ -27,6 +28,19 @@ pub(super) const FLOATS_PER_TASK: usize = BLOCK_FLOATS * BLOCKS_PER_TASK;
 /// Allowed rows that one thread takes at a time.
 const ROWS_PER_TASK: usize = 4096;
 
+/// Who asked. A scan looks for them before each of its parts, and is left undone when they have gone: past its deadline a call
+/// costs no more than the part under way.
+pub(crate) trait Asker: Sync + std::fmt::Debug {
+    /// Nobody reads the answer any longer, so it may be any.
+    fn left(&self) -> bool;
+}
+
+impl<T: Send + std::fmt::Debug> Asker for oneshot::Sender<T> {
+    fn left(&self) -> bool {
+        self.is_closed()
+    }
+}
+
 /// A question to one slot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question<'a> {
@@ -39,6 +53,7 @@ pub(crate) struct Question<'a> {
     pub(crate) generation: u64,
     /// See [`super::EmbeddedConfig::walk_cost_rows`].
     pub(crate) walk_cost_rows: usize,
+    pub(crate) asker: &'a dyn Asker,
 }
 
 impl Question<'_> {
@@ -77,6 +92,9 @@ pub(super) fn delta_by<'a>(
     let best = chunks.fold(
         || (TopK::new(question.k), Scores::default()),
         |(mut best, mut room): (Best<'a>, Scores), chunk| {
+            if question.asker.left() {
+                return (best, room);
+            }
             scores(chunk, &mut room);
             for (entry, &score) in chunk.entries.iter().zip(&room.out) {
                 if best.admits(score) && question.passes(entry) {
@@ -118,6 +136,9 @@ pub(super) fn segment_by<'a>(
     let best = blocks.fold(
         || (TopK::new(question.k), Scores::default()),
         |(mut best, mut room): (Best<'a>, Scores), at| {
+            if question.asker.left() {
+                return (best, room);
+            }
             let rows: Range<usize> = at * block..segment.len().min((at + 1) * block);
             scores(rows.clone(), &mut room);
             for (row, &score) in rows.zip(&room.out) {
@@ -149,6 +170,9 @@ fn promising<'a>(
     filter: Option<&Filter>,
 ) -> Best<'a> {
     let (mut best, mut room) = (TopK::new(question.k), Scores::default());
+    if question.asker.left() {
+        return best;
+    }
     let mut take = |row: u32, best: &mut Best<'a>| {
         let entry = segment.entry(row as usize).as_ref();
         if filter.is_none_or(|filter| filter.passes(entry)) {
@@ -172,4 +196,58 @@ fn promising<'a>(
         }
     }
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+    use crate::types::{ItemId, Modality, VectorStorage};
+
+    /// Leaves after it was looked for so many times.
+    #[derive(Debug)]
+    struct Impatient {
+        patience: usize,
+        looked: AtomicUsize,
+    }
+
+    impl Asker for Impatient {
+        fn left(&self) -> bool {
+            self.looked.fetch_add(1, Ordering::Relaxed) >= self.patience
+        }
+    }
+
+    #[test]
+    fn a_scan_whose_caller_leaves_reads_no_further_part() {
+        let mut rows = Delta::new(2, VectorStorage::F32);
+        for version in 0..40 * rows.chunk_rows as u64 {
+            let id = ItemId::trusted(&format!("{version}"));
+            let entry = Entry::new(id, None, Modality::Text, version, Box::default());
+            rows.push(Arc::new(entry), &[1.0, 0.0]);
+        }
+        for patience in [0, 3, usize::MAX] {
+            let asker = Impatient { patience, looked: AtomicUsize::new(0) };
+            let read = AtomicUsize::new(0);
+            let question = Question {
+                vector: &[1.0, 0.0],
+                filter: None,
+                k: 1,
+                ef_search: 0,
+                exact: true,
+                generation: u64::MAX - 1,
+                walk_cost_rows: 1,
+                asker: &asker,
+            };
+            let best = delta_by(&rows, &question, |chunk, room| {
+                read.fetch_add(1, Ordering::Relaxed);
+                chunk.vectors.scores(question.vector, 0..chunk.entries.len(), room);
+            });
+            assert_eq!(read.into_inner(), patience.min(rows.chunks.len()));
+            assert_eq!(neighbours(best).is_empty(), patience == 0);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{
     EmbeddedEngine, held, prepare,
     rows::Scores,
-    scan,
+    scan::{self, Asker},
     scans::Extent,
     segment::Segment,
     view::{Entry, SlotView, View},
@@ -79,9 +79,10 @@ impl EmbeddedEngine {
         }
         let (sender, receiver) = oneshot::channel();
         self.run(sum.bulk, Extent::Large, move || {
-            // A caller that left does not need its answer.
-            if !sender.is_closed() {
-                drop(sender.send(nearest(&view, &sum)));
+            if !sender.left() {
+                let found = nearest(&view, &sum, &sender);
+                // A caller that left does not need its answer.
+                drop(sender.send(found));
             }
         });
         receiver.await.map(Some).map_err(|_| Error::internal("a scan ended early"))
@@ -94,7 +95,7 @@ fn rows(view: &View, sum: &Sum) -> usize {
     first.map_or(0, |slot| slot.rows())
 }
 
-fn nearest(view: &View, sum: &Sum) -> Neighbours {
+fn nearest(view: &View, sum: &Sum, asker: &dyn Asker) -> Neighbours {
     let slots: Vec<(&SlotView, &SumPart)> = sum
         .parts
         .iter()
@@ -103,7 +104,7 @@ fn nearest(view: &View, sum: &Sum) -> Neighbours {
     let visited = slots.iter().map(|(slot, _)| slot.rows() as u64).sum();
     let mut rows: Option<Vec<Row<'_>>> = None;
     for (space, (slot, part)) in slots.iter().enumerate() {
-        let found = bounds(slot, part, (space, view.generation));
+        let found = bounds(slot, part, (space, view.generation), asker);
         rows = Some(match rows {
             None => found,
             Some(rows) => add(rows, found),
@@ -166,6 +167,7 @@ fn bounds<'a>(
     slot: &'a SlotView,
     part: &SumPart,
     (space, generation): (usize, u64),
+    asker: &dyn Asker,
 ) -> Vec<Row<'a>> {
     let place = |segment: usize, row: usize| {
         let mut places = [Place::NONE; SPACES];
@@ -183,6 +185,7 @@ fn bounds<'a>(
     for (number, segment) in slot.segments.iter().enumerate() {
         let hidden = segment.hidden(generation);
         let blocks = (0..segment.len().div_ceil(BLOCK_ROWS)).into_par_iter();
+        let blocks = blocks.filter(|_| !asker.left());
         let query = &query;
         rows.par_extend(blocks.flat_map_iter(|block| {
             let range = block * BLOCK_ROWS..segment.len().min((block + 1) * BLOCK_ROWS);
@@ -198,7 +201,7 @@ fn bounds<'a>(
         }));
     }
     let newest = slot.segments.len();
-    let chunks = slot.delta.chunks.par_iter().enumerate();
+    let chunks = slot.delta.chunks.par_iter().enumerate().filter(|_| !asker.left());
     rows.par_extend(chunks.flat_map_iter(|(number, chunk)| {
         let first = number * slot.delta.chunk_rows;
         let mut room = Scores::default();

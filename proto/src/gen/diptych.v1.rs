@@ -508,6 +508,9 @@ pub struct Limits {
     /// Items that a caller of IngestItems may send ahead of what is durable.
     #[prost(uint32, tag = "48")]
     pub ingest_window: u32,
+    /// Bytes of memory from which on the server refuses to hold more (`MEMORY_FULL`); 0 for none.
+    #[prost(uint64, tag = "49")]
+    pub memory_bytes: u64,
 }
 /// The time of a method.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5353,6 +5356,9 @@ pub enum ErrorReason {
     IngestUnknown = 80,
     /// ABORTED: another stream with this ingest_id was opened and goes on from here.
     StreamTakenOver = 81,
+    /// RESOURCE_EXHAUSTED with RetryInfo: the server holds as much memory as it may; metadata names `limit` and `actual`, in bytes. What
+    /// would make it hold more is refused; searches, reads and deletes go on.
+    MemoryFull = 82,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -5419,6 +5425,7 @@ impl ErrorReason {
             Self::BundleInUse => "ERROR_REASON_BUNDLE_IN_USE",
             Self::IngestUnknown => "ERROR_REASON_INGEST_UNKNOWN",
             Self::StreamTakenOver => "ERROR_REASON_STREAM_TAKEN_OVER",
+            Self::MemoryFull => "ERROR_REASON_MEMORY_FULL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -5484,6 +5491,7 @@ impl ErrorReason {
             "ERROR_REASON_BUNDLE_IN_USE" => Some(Self::BundleInUse),
             "ERROR_REASON_INGEST_UNKNOWN" => Some(Self::IngestUnknown),
             "ERROR_REASON_STREAM_TAKEN_OVER" => Some(Self::StreamTakenOver),
+            "ERROR_REASON_MEMORY_FULL" => Some(Self::MemoryFull),
             _ => None,
         }
     }

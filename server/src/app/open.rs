@@ -53,6 +53,7 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
         PageKey::new(key),
     )
     .with_recall_share(config.recall_share)
+    .with_memory(config.memory_bytes)
     .with_models_folder(config.models_dir.clone().map(ModelsFolder::new));
     Ok(Parts { engine, models, service: Arc::new(service) })
 }

@@ -90,6 +90,10 @@ pub struct Flags {
     /// 32MiB a thread, or what the largest picture takes, whichever is most].
     #[arg(long, env = "DIPTYCH_DECODE_BYTES", value_name = "SIZE")]
     pub decode_bytes: Option<String>,
+    /// Memory of the process from which on it refuses to hold more: items, bundles and what is restored. Searches, reads and
+    /// deletes go on; 0 for no limit [built-in: nine tenths of the container's memory, none without one].
+    #[arg(long, env = "DIPTYCH_MEMORY_BYTES", value_name = "SIZE")]
+    pub memory_bytes: Option<String>,
     /// Inputs that may be under way in an encoder, those that wait included; one more is refused [built-in: 512].
     #[arg(long, env = "DIPTYCH_QUEUE_ITEMS", value_name = "ITEMS")]
     pub queue_items: Option<String>,
@@ -236,7 +240,7 @@ impl Flags {
     }
 
     /// The values that are no paths, by key.
-    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 45] {
+    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 46] {
         [
             ("listen", &self.listen),
             ("ops_listen", &self.ops_listen),
@@ -253,6 +257,7 @@ impl Flags {
             ("page_size", &self.page_size),
             ("receive_bytes", &self.receive_bytes),
             ("decode_bytes", &self.decode_bytes),
+            ("memory_bytes", &self.memory_bytes),
             ("queue_items", &self.queue_items),
             ("queue_wait", &self.queue_wait),
             ("encode_images", &self.encode_images),

@@ -265,6 +265,7 @@ fn every_setting_is_a_flag_a_variable_and_a_key_and_its_help_tells_the_truth() {
             "sample",
             "page_key_file",
             "decode_bytes",
+            "memory_bytes",
             "threads",
             "method_timeouts",
             "otlp_endpoint",

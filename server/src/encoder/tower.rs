@@ -21,6 +21,7 @@ use super::lanes::{Budget, Lane, Lanes};
 use super::pulse::{EndMark, Pulse};
 use crate::deadline::exceeded;
 use crate::error::{Error, Kind, Result};
+use crate::memory::give_back;
 use crate::observe::{batch::SpanId, batched, record::Record, record::traced};
 
 /// What is computed where its call runs takes at most so long: others of that thread wait for it.
@@ -76,7 +77,11 @@ impl<T: Input> Tower<T> {
             Modality::Image => "encode-image",
             Modality::Text => "encode-text",
         };
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || computer.run())?;
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            computer.run();
+            // The last thread of an encoder is the last who holds its weights.
+            give_back();
+        })?;
         let bounds =
             Bounds { places: sizes.places, wait: sizes.wait, batch: sizes.batch.inputs.max(1) };
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.max(1)));

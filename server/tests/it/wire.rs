@@ -123,7 +123,7 @@ async fn the_limits_of_the_transport_are_told() {
 #[tokio::test]
 async fn no_limit_of_the_contract_is_left_unsaid() {
     use prost_types::FileDescriptorSet;
-    let server = Server::with_flags(&["--method-timeouts=Search=5s"]).await;
+    let server = Server::with_flags(&["--method-timeouts=Search=5s", "--memory-bytes=64GiB"]).await;
     let told = server.info().get_server_info(v1::GetServerInfoRequest {}).await.unwrap();
     let told = told.into_inner().limits.unwrap().encode_to_vec();
     let set = FileDescriptorSet::decode(diptych_proto::FILE_DESCRIPTOR_SET).unwrap();

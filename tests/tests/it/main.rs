@@ -26,6 +26,7 @@ mod ingest_client;
 mod invariance;
 mod lifecycle;
 mod like;
+mod memory;
 mod models;
 mod observe;
 mod power;

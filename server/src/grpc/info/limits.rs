@@ -79,6 +79,7 @@ fn with_transport(system: &SystemLimits, others: &v1::Limits) -> v1::Limits {
         stream_timeout: span(calls.stream_timeout),
         method_timeouts: calls.methods.iter().map(timeout).collect(),
         receive_bytes: system.receive_bytes,
+        memory_bytes: system.memory_bytes,
         ..*others
     }
 }
