@@ -90,7 +90,7 @@ def vector(arguments, network, address):
         if NETWORKS[network][0] == "embed-text":
             told = stub.EmbedText(stubs.embedding.EmbedTextRequest(text="two children on a swing, seen from below"), wait_for_ready=True)
         else:
-            picture, file = Image.open(next((arguments.weights / "pictures").glob("*.jpg"))), io.BytesIO()
+            picture, file = Image.open(min((arguments.weights / "peers").rglob("*.jpg"))), io.BytesIO()
             picture.crop((0, 0, 400, 400)).save(file, "JPEG", quality=90)
             told = stub.EmbedImage(stubs.embedding.EmbedImageRequest(image=file.getvalue()), wait_for_ready=True)
         return numpy.frombuffer(told.embedding.shared.packed_f32, "<f4")

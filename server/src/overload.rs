@@ -30,7 +30,7 @@ const MOST_REFUSED: f64 = 0.6;
 const BRISK: f64 = 0.6;
 /// So long the calls under way take together at least, also then, up to so many of them: of those that are quicker, one is to be ready when
 /// the other is done, since what it takes to read and refuse the rest is no longer small beside a call.
-const ROUND: f64 = 1e-3;
+const ROUND: f64 = 5e-4;
 const READY: f64 = 2.0;
 /// Answers are counted in windows of so much time and so many answers at least.
 const WINDOW: Duration = Duration::from_millis(250);
