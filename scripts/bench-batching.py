@@ -1,6 +1,6 @@
 """What batching brings: a server beside the same one with batches of one input, asked in turn by `diptych bench`.
 
-    python3 scripts/bench-batching.py --programs target/release --seconds 6 --rounds 3
+    python3 scripts/bench-batching.py --programs target/release --seconds 6 --rounds 4
 
 32 callers at once, then one alone. Texts are the phrases of tests/fixtures/phrases.jsonl (5 to 10 tokens of MiniLM's), pictures JPEGs of
 224 x 224 pixels; caches of vectors are off. A bundle that is not there is left out (scripts/check-weights.sh makes those in target/weights).
@@ -61,7 +61,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--programs", type=pathlib.Path, required=True)
     arguments.add_argument("--seconds", type=int, default=6)
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--rounds", type=int, default=4)
     arguments = arguments.parse_args()
     print(f"load {' '.join(pathlib.Path('/proc/loadavg').read_text().split()[:3])}")
     print("| tower | 32 callers: batched/s | one by one/s | ratio | one caller: p50 ms | one by one ms | ratio |")
@@ -76,9 +76,11 @@ def main():
             with serving(arguments.programs, bundle, []) as batched, serving(arguments.programs, bundle, ONE_BY_ONE) as single:
                 time.sleep(3)
                 found = {}
-                for _ in range(arguments.rounds):
+                for number in range(arguments.rounds):
+                    # Who comes first is slower or faster for it: each side is first as often.
+                    sides = [("batched", batched), ("single", single)][:: 1 if number % 2 == 0 else -1]
                     for callers in [32, 1]:
-                        for side, address in [("batched", batched), ("single", single)]:
+                        for side, address in sides:
                             run = load(arguments.programs, call, address, callers, arguments.seconds, phrases.name)
                             found.setdefault((side, callers), []).append(run)
                 rate = {side: statistics.median(run[0] for run in found[side, 32]) for side in ("batched", "single")}
