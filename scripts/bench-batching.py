@@ -77,7 +77,7 @@ def main():
                 time.sleep(3)
                 found = {}
                 for number in range(arguments.rounds):
-                    # Who comes first is slower or faster for it: each side is first as often.
+                    # Who comes first is slower or faster for it: of an even number of rounds each side is first in half.
                     sides = [("batched", batched), ("single", single)][:: 1 if number % 2 == 0 else -1]
                     for callers in [32, 1]:
                         for side, address in sides:

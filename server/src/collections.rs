@@ -7,6 +7,7 @@ use diptych_index::{
 use diptych_proto::v1::ErrorReason;
 
 use crate::error::{Error, Result};
+use crate::memory::give_back_beside;
 use crate::models::{Held, Model};
 use crate::page::Mark;
 use crate::recall::Running;
@@ -185,6 +186,8 @@ impl Service {
                 return Err(Error::field("name", text));
             }
             let gone = self.engine.drop_collection(name).await;
+            // Rows of a collection are many small pieces, which the allocator keeps.
+            give_back_beside();
             gone.map(|()| Answer::Done).map_err(|error| named_at("name", error))
         };
         self.requests.once(request, delete).await.map(|_| ())

@@ -43,8 +43,6 @@ use crate::service::Limits;
 pub mod defaults {
     use std::time::Duration;
 
-    use crate::memory::container_limit;
-
     /// Main listener.
     pub const LISTEN: &str = "127.0.0.1:50051";
     /// Ops listener.
@@ -59,11 +57,6 @@ pub mod defaults {
     pub const DECODE_BYTES: u64 = 512 << 20;
     /// The same for each thread, where that is more: a photograph of two megapixels.
     pub const DECODE_BYTES_A_THREAD: u64 = 32 << 20;
-    /// Memory from which on nothing more is taken: what is left of a container's is for calls under way, and for the kernel, which
-    /// counts pages of files and sockets too.
-    pub fn memory_bytes() -> u64 {
-        container_limit().map_or(0, |limit| limit / 10 * 9)
-    }
     /// Bytes of a text.
     pub const TEXT_BYTES: u64 = 8 << 10;
     /// Inputs or items of a batch.
@@ -160,8 +153,8 @@ pub struct Config {
     pub receive_bytes: u64,
     /// Memory that pictures are decoded in together, in bytes; enough for the largest.
     pub decode_bytes: u64,
-    /// Memory from which on nothing more is taken to be held, in bytes; 0 for no limit.
-    pub memory_bytes: u64,
+    /// Memory from which on nothing more is taken to be held, in bytes; 0 for no limit, `None` for what the container leaves.
+    pub memory_bytes: Option<u64>,
     /// Queues and batches.
     pub encoder: EncoderSettings,
     /// Threads of each kind of computing, at least 1.
@@ -253,7 +246,7 @@ impl Config {
             limits,
             receive_bytes: reader.bytes("receive_bytes", receive_bytes, 64 << 10..=1 << 40),
             decode_bytes: reader.bytes("decode_bytes", decode_bytes, 1 << 20..=1 << 40),
-            memory_bytes: reader.bytes("memory_bytes", defaults::memory_bytes(), 0..=1 << 50),
+            memory_bytes: reader.bytes_if_given("memory_bytes", 0..=1 << 50),
             encoder,
             threads,
             recall_share: reader.share("recall_share", defaults::RECALL_SHARE),
@@ -361,7 +354,7 @@ impl Config {
             ("page_size", number(page_size as u64)),
             ("receive_bytes", size(self.receive_bytes)),
             ("decode_bytes", size(self.decode_bytes)),
-            ("memory_bytes", size(self.memory_bytes)),
+            ("memory_bytes", self.memory_bytes.and_then(size)),
             ("queue_items", number(self.encoder.queue_items as u64)),
             ("queue_wait", text(show_duration(self.encoder.queue_wait))),
             ("encode_images", number(self.encoder.batch_images as u64)),

@@ -116,7 +116,7 @@ impl Handler {
             encoder: config.encoder,
             receive_bytes: config.receive_bytes,
             decode_bytes: config.decode_bytes,
-            memory_bytes: config.memory_bytes,
+            memory_bytes: service.memory.limit(),
         };
         Self(service, Arc::new(limits))
     }

@@ -172,13 +172,13 @@ impl Preparer {
     /// NOT_FOUND for a collection that was deleted, though another one may have its name; a deadline that passed; no memory for more.
     pub(crate) async fn prepare(self, puts: Vec<Result<ItemPut>>) -> Result<Ready> {
         let Self { service, target, work } = self;
-        service.memory.admit()?;
         let (collection, gate) = service.open_to_write(&target.name).await?;
         if !target.goes_on_as(&Target::new(target.name.clone(), &collection)) {
             let name = target.name;
             let gone = Error::missing(ErrorReason::CollectionNotFound, "collection", name);
             return Err(gone.at("collection"));
         }
+        service.memory.admit()?;
         let model = service.encoders_of(&collection);
         let items = prepare(&collection, puts, (model, work)).await?;
         Ok(Ready { collection, items, _gate: gate })

@@ -31,7 +31,6 @@ impl Service {
         self.admit()?;
         // What is wrong with the request comes before what is wrong with the server.
         ModelsFolder::check(path)?;
-        self.memory.admit()?;
         let folder = self.models_folder.clone().ok_or_else(unset)?;
         let model = self.load_from(&folder, path).await?;
         // Collections that lacked it have it again, over restarts too. A disk that refuses is told in the log; who makes the
@@ -47,7 +46,12 @@ impl Service {
         let (below, named) = (folder.clone(), path.to_owned());
         let resolved = tokio::task::spawn_blocking(move || below.resolve(&named)).await;
         let place = resolved.map_err(|_| Error::internal("a path was not looked at"))??;
-        self.models.load(&place).await.map_err(|error| {
+        let memory = Arc::clone(&self.memory);
+        self.models.load(&place, move || memory.admit()).await.map_err(|error| {
+            let error = match error.downcast::<Error>() {
+                Ok(no_room) => return no_room,
+                Err(error) => error,
+            };
             let told = format!("{error:#}");
             tracing::warn!(path, error = told, "a bundle was not loaded");
             Error::precondition(ErrorReason::BundleRefused, folder.relative(&told)).at("path")

@@ -23,12 +23,14 @@ pub(crate) use self::trim::give_back;
 use crate::error::{Error, Kind, Result};
 use crate::observe::{Shed, shed};
 
-/// For so long what was seen is taken for what is: one look costs some microseconds, and a call adds some mebibytes at most.
+/// For so long what was seen is taken for what is: one look costs some microseconds.
 const FRESH: Duration = Duration::from_millis(100);
 /// How often the allocator is asked to give back what it keeps.
 const TRIMMED: Duration = Duration::from_secs(10);
 /// When a refused caller may try again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often long work looks whether there is still room.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// The limit, and what was seen of the process of late.
 #[derive(Debug)]
@@ -45,6 +47,12 @@ struct Seen {
     trimmed: Option<Instant>,
 }
 
+/// The limit where no setting names one: what a container has, less what calls under way may take at most, and less a tenth at least, since
+/// the kernel counts pages of files and sockets too. Half is for what stays in any case. 0, no limit, outside a container.
+pub fn limit_within(container: Option<u64>, under_way: u64) -> u64 {
+    container.map_or(0, |all| all.saturating_sub(under_way.max(all / 10)).max(all / 2))
+}
+
 impl Memory {
     /// Refuses from `most` bytes on; never for 0, and where the system does not tell what the process holds.
     pub fn new(most: u64) -> Self {
@@ -55,11 +63,24 @@ impl Memory {
         Self { most, held, seen: Mutex::default() }
     }
 
-    /// Lets in what makes the process hold more for good.
+    /// Bytes from which on more is refused; 0 for none.
+    pub(crate) fn limit(&self) -> u64 {
+        self.most
+    }
+
+    /// Lets in a call that makes the process hold more for good.
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED `MEMORY_FULL` with the limit, what is held, and a time to wait.
     pub(crate) fn admit(&self) -> Result<()> {
+        self.check().inspect_err(|_| shed(Shed::Memory))
+    }
+
+    /// [`Memory::admit`] for work of the server's own, which is no refused call.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn check(&self) -> Result<()> {
         if self.most == 0 {
             return Ok(());
         }
@@ -67,7 +88,6 @@ impl Memory {
         if held < self.most {
             return Ok(());
         }
-        shed(Shed::Memory);
         let message = format!(
             "the server holds {} MiB of memory and takes no more from {} MiB on (memory_bytes): searches, reads and deletes go on; \
              delete items or collections, unload bundles, or give it more memory",
@@ -77,6 +97,16 @@ impl Memory {
         let error = Error::new(Kind::Overloaded, ErrorReason::MemoryFull, message);
         let error = error.with("limit", self.most.to_string()).with("actual", held.to_string());
         Err(error.retry_after(RETRY))
+    }
+
+    /// Waits until there is no room, and tells it as [`Memory::check`] does.
+    pub(crate) async fn full(&self) -> Error {
+        loop {
+            if let Err(full) = self.check() {
+                return full;
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
     }
 
     /// Bytes that the process holds. Where that is too much, the allocator is asked to give back what it keeps, for the next look.
@@ -92,24 +122,31 @@ impl Memory {
         seen.held = Some((now, held));
         if held >= self.most && !seen.trimmed.is_some_and(|when| of_late(when, TRIMMED)) {
             seen.trimmed = Some(now);
-            rayon::spawn(give_back);
+            give_back_beside();
         }
         held
     }
 }
 
-/// Bytes that only this process holds and that no file backs; all that are in memory where the kernel does not tell them apart.
+/// [`give_back`] on a thread of its own: those of the networks and of scans have other things to do.
+pub(crate) fn give_back_beside() {
+    let begun = std::thread::Builder::new().name("give-back".to_owned()).spawn(give_back);
+    if let Err(error) = begun {
+        tracing::debug!(%error, "freed memory stays with the process");
+    }
+}
+
+/// Bytes that only this process holds and that no file backs; `None` where the kernel does not tell them apart.
 fn held() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    Some(kib("RssAnon:").or_else(|| kib("VmRSS:"))? << 10)
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
 
     #[test]
@@ -141,11 +178,22 @@ mod tests {
         assert_eq!(memory.look(began + FRESH), 1);
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
-    fn the_system_tells_what_the_process_holds() {
-        let before = held().unwrap();
-        let block = std::hint::black_box(vec![1_u8; 64 << 20]);
-        assert!(held().unwrap() > before + (32 << 20), "{}", block.len());
+    fn a_container_keeps_room_for_calls_under_way_and_half_of_it_for_items_at_least() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(limit_within(None, GIB), 0);
+        assert_eq!(limit_within(Some(10 * GIB), 2 * GIB), 8 * GIB);
+        assert_eq!(limit_within(Some(100 * GIB), 2 * GIB), 90 * GIB);
+        assert_eq!(limit_within(Some(GIB), 2 * GIB), GIB / 2);
+    }
+
+    #[tokio::test]
+    async fn long_work_hears_when_there_is_no_room_and_else_waits() {
+        let full = Memory::of(8, || Some(8)).full().await;
+        assert_eq!(full.details().reason, ErrorReason::MemoryFull);
+        let some = Memory::of(8, || Some(7));
+        let mut waits = std::pin::pin!(some.full());
+        let pending = std::future::poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending()));
+        assert!(pending.await);
     }
 }

@@ -272,8 +272,12 @@ impl Models {
     /// Loads the bundle in `folder`, off tokio's threads; the one that is here, when there is one of its digest.
     ///
     /// # Errors
-    /// What is wrong with it. Nothing of it stays in memory then.
-    pub(crate) async fn load(self: &Arc<Self>, folder: &Path) -> anyhow::Result<Arc<Model>> {
+    /// What is wrong with it, or what `room` says before it is taken in. Nothing of it stays in memory then.
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        folder: &Path,
+        room: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> anyhow::Result<Arc<Model>> {
         let _turn = self.loading.lock().await;
         let (models, folder) = (Arc::clone(self), folder.to_path_buf());
         let load = move || {
@@ -281,6 +285,7 @@ impl Models {
             if let Some(known) = models.get(bundle.embedding_digest()) {
                 return Ok(known);
             }
+            room()?;
             let model = models.add(Model::start(bundle, models.settings, &models.decoders)?);
             let (digest, bytes) = (model.digest(), model.encoder().weight_bytes());
             tracing::info!(digest, bytes, "a bundle was loaded");

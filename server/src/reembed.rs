@@ -23,6 +23,7 @@ use diptych_proto::v1::ErrorReason;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use self::follow::Growth;
 use self::job::{Job, Phase, Side};
 use crate::collections::{check_name_at, dims_of};
 use crate::error::{Error, Kind, Result};
@@ -247,8 +248,9 @@ impl Service {
                         && self.is_ready() =>
                 {
                     tracing::warn!(%error, "a change of bundle waits");
+                    let wait = error.details().retry_after.unwrap_or(RETRY).max(RETRY);
                     tokio::select! {
-                        () = tokio::time::sleep(RETRY) => {}
+                        () = tokio::time::sleep(wait) => {}
                         () = handle.cancelled.cancelled() => return Err(Error::cancelled()),
                     }
                 }
@@ -259,9 +261,8 @@ impl Service {
 
     async fn fill_once(&self, reembed: &Reembed, handle: &Handle) -> Result<Outcome> {
         loop {
-            self.memory.admit()?;
             let mut job = reembed.job.lock().await;
-            let step = self.follow(&mut job).await?;
+            let step = self.follow(&mut job, Growth::Bounded).await?;
             handle.progress.expect(step.total.max(1));
             handle.progress.reach(step.there);
             if !step.more {
@@ -284,7 +285,7 @@ impl Service {
             if job.phase != Phase::Ready || !self.is_ready() {
                 return;
             }
-            match self.follow(&mut job).await {
+            match self.follow(&mut job, Growth::Allowed).await {
                 Ok(step) if step.more => continue,
                 Ok(_) => {}
                 Err(error) if error.kind() == Kind::NotFound => {

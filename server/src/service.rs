@@ -72,7 +72,7 @@ pub struct Service {
     pub(crate) gates: Gates,
     pub(crate) ingests: Arc<Seats>,
     pub(crate) started: SystemTime,
-    pub(crate) memory: Memory,
+    pub(crate) memory: Arc<Memory>,
     /// Cancelled when the server begins to go down: what waits for more to come, waits no longer.
     pub(crate) winding_down: CancellationToken,
     door: AtomicU8,
@@ -100,7 +100,7 @@ impl Service {
             reembeds: Reembeds::default(),
             gates: Gates::default(),
             ingests: Arc::default(),
-            memory: Memory::new(0),
+            memory: Arc::new(Memory::new(0)),
             started: SystemTime::now(),
             winding_down: CancellationToken::new(),
             door: AtomicU8::new(STARTING),
@@ -117,7 +117,7 @@ impl Service {
     /// Refuses to hold more from so many bytes of memory on; 0, and without this, never.
     #[must_use]
     pub fn with_memory(mut self, most: u64) -> Self {
-        self.memory = Memory::new(most);
+        self.memory = Arc::new(Memory::new(most));
         self
     }
 

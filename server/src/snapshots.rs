@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use diptych_index::{RequestKey, SnapshotInfo};
+use diptych_index::{CollectionInfo, Progress, RequestKey, SnapshotInfo};
 
 use crate::collections::check_name_at;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::operations::{OperationView, Outcome};
 use crate::page::Mark;
 use crate::requests::Answer;
@@ -87,16 +88,17 @@ impl Service {
             let found = found.ok_or_else(|| Error::from(missing()).at("name"))?;
             let into = if collection.is_empty() { &found.collection } else { collection };
             check_name_at("collection", into)?;
-            self.memory.admit()?;
             if self.engine.collection(into).await.is_ok() {
                 let name = into.to_owned();
                 let taken = diptych_index::Error::CollectionExists { name };
                 return Err(named_at("collection", taken));
             }
+            self.memory.admit()?;
             let (service, name, into) = (Arc::clone(self), name.to_owned(), into.to_owned());
             let begun = self.operations.begin("RestoreSnapshot", |handle| async move {
-                let restored = service.engine.restore_snapshot(&name, Some(&into), handle.progress);
-                let info = restored.await.map_err(|error| named_at("collection", error))?;
+                let progress = Arc::clone(&handle.progress);
+                let restored = service.engine.restore_snapshot(&name, Some(&into), progress);
+                let info = with_room(&service.memory, &handle.progress, restored).await?;
                 if let Some(digest) = info.spec.embedding_digest.clone() {
                     service.models.load_kept_beside(digest).await;
                 }
@@ -120,6 +122,23 @@ impl Service {
         };
         self.requests.once(request, work).await.map(|_| ())
     }
+}
+
+/// The collection that `restored` makes; what there is no memory for is cancelled, and taken back by the engine.
+async fn with_room(
+    memory: &Memory,
+    progress: &Progress,
+    restored: impl Future<Output = diptych_index::Result<CollectionInfo>>,
+) -> Result<CollectionInfo> {
+    let mut restored = std::pin::pin!(restored);
+    let (outcome, full) = tokio::select! {
+        outcome = &mut restored => (outcome, None),
+        full = memory.full() => {
+            progress.cancel();
+            (restored.await, Some(full))
+        }
+    };
+    outcome.map_err(|error| full.unwrap_or_else(|| named_at("collection", error)))
 }
 
 fn check_snapshot_name(name: &str) -> Result<()> {

@@ -28,8 +28,7 @@ pub(super) const FLOATS_PER_TASK: usize = BLOCK_FLOATS * BLOCKS_PER_TASK;
 /// Allowed rows that one thread takes at a time.
 const ROWS_PER_TASK: usize = 4096;
 
-/// Who asked. A scan looks for them before each of its parts, and is left undone when they have gone: past its deadline a call
-/// costs no more than the part under way.
+/// Who asked. A scan looks for them before each of its parts, and leaves the rest undone when they have gone.
 pub(crate) trait Asker: Sync + std::fmt::Debug {
     /// Nobody reads the answer any longer, so it may be any.
     fn left(&self) -> bool;

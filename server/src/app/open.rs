@@ -10,6 +10,7 @@ use diptych_model::Bundle;
 use crate::config::{BundleSource, Config};
 use crate::encoder::Decoders;
 use crate::grpc;
+use crate::memory;
 use crate::models::{Model, Models, ModelsFolder};
 use crate::page::PageKey;
 use crate::sample;
@@ -43,8 +44,14 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
     load_kept(&engine, &models).await?;
     models.take_up_activation(&*engine).await?;
     let queues = models.all().iter().map(|model| model.encoders().queue_bytes()).sum();
-    let mib = config.embedding_bytes(grpc::uncounted_bytes(config), queues) >> 20;
+    let under_way = config.embedding_bytes(grpc::uncounted_bytes(config), queues);
+    let mib = under_way >> 20;
     tracing::info!(mib, "requests and pictures under way take at most so much memory");
+    let within = || memory::limit_within(memory::container_limit(), under_way);
+    let most = config.memory_bytes.unwrap_or_else(within);
+    if most > 0 {
+        tracing::info!(mib = most >> 20, "from so much memory on nothing more is taken");
+    }
     let key = config.page_key.clone().unwrap_or_else(random_key);
     let service = Service::new(
         Arc::clone(&engine) as _,
@@ -53,7 +60,7 @@ pub(super) async fn parts(config: &Config) -> Result<Parts> {
         PageKey::new(key),
     )
     .with_recall_share(config.recall_share)
-    .with_memory(config.memory_bytes)
+    .with_memory(most)
     .with_models_folder(config.models_dir.clone().map(ModelsFolder::new));
     Ok(Parts { engine, models, service: Arc::new(service) })
 }

@@ -91,7 +91,8 @@ pub struct Flags {
     #[arg(long, env = "DIPTYCH_DECODE_BYTES", value_name = "SIZE")]
     pub decode_bytes: Option<String>,
     /// Memory of the process from which on it refuses to hold more: items, bundles and what is restored. Searches, reads and
-    /// deletes go on; 0 for no limit [built-in: nine tenths of the container's memory, none without one].
+    /// deletes go on; 0 for no limit [built-in: the container's memory less what requests and pictures under way take at most, a tenth
+    /// at least and half at most; none without a container].
     #[arg(long, env = "DIPTYCH_MEMORY_BYTES", value_name = "SIZE")]
     pub memory_bytes: Option<String>,
     /// Inputs that may be under way in an encoder, those that wait included; one more is refused [built-in: 512].

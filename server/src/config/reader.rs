@@ -65,6 +65,12 @@ impl<'a> Reader<'a> {
             .unwrap_or(default)
     }
 
+    pub(super) fn bytes_if_given(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let (least, most) = (show_bytes(*range.start()), show_bytes(*range.end()));
+        let expected = format!("a size from {least} to {most}");
+        self.read(key, &expected, |text| bytes(text).filter(|size| range.contains(size)))
+    }
+
     pub(super) fn count(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         let within = |number: &u64| range.contains(number);

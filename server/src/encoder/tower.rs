@@ -79,7 +79,7 @@ impl<T: Input> Tower<T> {
         };
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             computer.run();
-            // The last thread of an encoder is the last who holds its weights.
+            // Often it was the last who held the weights.
             give_back();
         })?;
         let bounds =

@@ -100,7 +100,7 @@ metrics! {
     connections_silent: IntCounterVec "diptych_connections_silent_total" [],
         "Connections that were closed because they said nothing in time.";
     shed: IntCounterVec "diptych_shed_total" ["reason", "lane"],
-        "Calls and inputs that were refused because of too much load. Lane none: before anything of the request was looked at.";
+        "Calls and inputs that were refused because of too much load. Lane none: by what has no lanes, such as the transport.";
 
     queue_items: GaugeVec "diptych_queue_items" ["modality", "lane"],
         "Inputs under way to the encoders, those that are computed included.";

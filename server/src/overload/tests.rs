@@ -132,6 +132,21 @@ fn the_more_are_refused_the_fewer_wait_and_as_much_is_answered() {
 }
 
 #[test]
+fn while_most_are_refused_the_next_is_ready_only_of_calls_that_are_over_in_no_time() {
+    let slowdown = |each: Duration| {
+        let mut server = Simulated::new();
+        server.limiter = Limiter::new(OverloadSettings { least: 1, ..Default::default() });
+        server.each = each;
+        server.idle();
+        server.load(each / 4, 5_000 * MS);
+        let mut half = server.took.split_off(server.took.len() / 2);
+        p99(&mut half).as_secs_f64() / each.as_secs_f64()
+    };
+    assert!(slowdown(3 * MS / 10) > 1.5);
+    assert!(slowdown(8 * MS / 10) < 1.5);
+}
+
+#[test]
 fn callers_that_wait_for_their_answers_are_not_refused_however_many() {
     let mut server = Simulated::new();
     server.idle();

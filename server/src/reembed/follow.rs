@@ -35,13 +35,22 @@ pub(super) struct Step {
     pub(super) there: u64,
 }
 
+/// Whether a step may make the server hold more than it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// Puts wait for room.
+    Bounded,
+    /// The few that keep both sides alike are put in any case: with them the old side can go.
+    Allowed,
+}
+
 impl Service {
     /// Takes over the next changes and notes how far it came.
     ///
     /// # Errors
     /// NOT_FOUND when one of the collections is gone; FAILED_PRECONDITION `SOURCE_MISSING`, `BUNDLE_MISSING`, or an item that
-    /// the bundle cannot embed; a store that refuses.
-    pub(super) async fn follow(&self, job: &mut Job) -> Result<Step> {
+    /// the bundle cannot embed; a store that refuses; no memory for more, where it goes with room.
+    pub(super) async fn follow(&self, job: &mut Job, growth: Growth) -> Result<Step> {
         let (from, to) = job.way();
         let (source, target) = (self.side(from).await?, self.side(to).await?);
         let model = self.encoders_of(&target)?;
@@ -59,6 +68,9 @@ impl Service {
         }
         // An item that was deleted and put again has both entries, the delete first.
         self.delete_ids(&target, deletes).await?;
+        if growth == Growth::Bounded && !puts.is_empty() {
+            self.memory.check()?;
+        }
         let items = self.embed_anew(&model, &from.name, puts).await?;
         if !items.is_empty() {
             self.put_over(&target, items).await?;

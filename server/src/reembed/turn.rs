@@ -13,6 +13,7 @@
 use diptych_index::{AliasChange, Error as Index};
 use diptych_proto::v1::ErrorReason;
 
+use super::follow::Growth;
 use super::job::{Job, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::service::Service;
@@ -26,14 +27,14 @@ impl Service {
     /// Moves the alias the way that the job goes, and the job with it.
     pub(super) async fn turn(&self, job: &mut Job) -> Result<()> {
         for _ in 0..STEPS_BEFORE {
-            if !self.follow(job).await?.more {
+            if !self.follow(job, Growth::Allowed).await?.more {
                 break;
             }
         }
         for _ in 0..ATTEMPTS {
             let _closed = self.gates.close(job.way().0.number).await;
             let generation = loop {
-                let step = self.follow(job).await?;
+                let step = self.follow(job, Growth::Allowed).await?;
                 if !step.more {
                     break step.generation;
                 }

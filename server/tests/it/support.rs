@@ -127,7 +127,8 @@ impl Server {
             models.join(Model::start(bundle, config.encoder, &decoders).unwrap());
         }
         let key = PageKey::new(*b"0123456789abcdef");
-        let service = Service::new(Arc::clone(&engine), models, config.limits, key);
+        let service = Service::new(Arc::clone(&engine), models, config.limits, key)
+            .with_memory(config.memory_bytes.unwrap_or(0));
         let folder = config.models_dir.clone().map(ModelsFolder::new);
         let service = service.with_recall_share(setup.recall_share).with_models_folder(folder);
         let service = Arc::new(service);

@@ -1,5 +1,6 @@
 //! A server that holds as much memory as it may: what would make it hold more is refused, the rest goes on, and room comes back.
 
+use diptych_model::testing::tiny_bundle;
 use diptych_proto::v1;
 use diptych_proto::v1::ingest_items_request::Message;
 use diptych_tests::api::*;
@@ -17,8 +18,9 @@ const ROOM: u64 = 64 << 20;
 /// A server that may hold so many bytes.
 async fn limited(data: &TempDir, bytes: u64) -> (Server, Api) {
     let (bytes, models) = (bytes.to_string(), data.path().join("models"));
-    std::fs::create_dir_all(&models).unwrap();
-    let arguments = ["--sample", "false", "--memory-bytes", &bytes];
+    tiny_bundle(1).unwrap().write(models.join("tiny")).unwrap();
+    // No graph is built, which would take as much again at some time or other.
+    let arguments = ["--sample", "false", "--memory-bytes", &bytes, "--exact-below", "1000000"];
     let arguments = [&arguments[..], &["--models-dir", models.to_str().unwrap()]].concat();
     let server = Server::start(&data.path().join("data"), &arguments).await.unwrap();
     let api = server.api().await.unwrap();
@@ -72,7 +74,7 @@ async fn beyond_the_memory_that_it_may_hold_nothing_more_is_taken_and_everything
     let batch = upserts(COLLECTION, vec![text_item("d", "a star")]);
     full(&api.items().batch_upsert_items(batch).await.unwrap_err(), limit);
     full(&ingest_one(&api).await, limit);
-    let load = v1::LoadModelRequest { path: "any".to_owned(), activate: false };
+    let load = v1::LoadModelRequest { path: "tiny".to_owned(), activate: false };
     full(&api.admin().load_model(load).await.unwrap_err(), limit);
 
     // What was put before is told again to who asks again.
