@@ -186,8 +186,10 @@ impl Service {
                 return Err(Error::field("name", text));
             }
             let gone = self.engine.drop_collection(name).await;
-            // Rows of a collection are many small pieces, which the allocator keeps.
-            give_back_beside();
+            if gone.is_ok() {
+                // Rows of a collection are many small pieces, which the allocator keeps.
+                give_back_beside();
+            }
             gone.map(|()| Answer::Done).map_err(|error| named_at("name", error))
         };
         self.requests.once(request, delete).await.map(|_| ())

@@ -9,6 +9,7 @@
 //! | [`operations`] | work that outlives a call: progress, outcome, cancelling, waiting |
 //! | [`encoder`] | one thread and queue per tower behind an async handle: admission, lanes, batches, cache |
 //! | [`overload`] | how many calls of a method are let in when more come than can be answered |
+//! | [`memory`], `process_status` | how much the process may hold; what Linux tells of it |
 //! | [`models`] | bundles by digest |
 //! | [`hub`], [`pull`] | checkpoints of a Hugging Face hub: `--bundle hf:...`, and the command `pull` |
 //! | [`page`], `reply`, `requests`, `gates` | page tokens, the size of replies, repeated requests, when writes wait |
@@ -49,6 +50,7 @@ pub mod overload;
 pub mod page;
 mod probability;
 pub mod probe;
+mod process_status;
 pub mod pull;
 pub mod recall;
 pub mod reembed;

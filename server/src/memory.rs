@@ -22,6 +22,7 @@ pub use self::container::limit as container_limit;
 pub(crate) use self::trim::give_back;
 use crate::error::{Error, Kind, Result};
 use crate::observe::{Shed, shed};
+use crate::process_status::ProcessStatus;
 
 /// For so long what was seen is taken for what is: one look costs some microseconds.
 const FRESH: Duration = Duration::from_millis(100);
@@ -138,9 +139,7 @@ pub(crate) fn give_back_beside() {
 
 /// Bytes that only this process holds and that no file backs; `None` where the kernel does not tell them apart.
 fn held() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
+    ProcessStatus::read()?.bytes("RssAnon")
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The page of figures, on the ops listener. What is not counted as it happens is read when the page is asked for: queues,
 //! collections, bundles, connections, the process.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,14 +18,13 @@ use super::metrics::{COLLECTIONS, METRICS, OTHER};
 use crate::encoder::{Lane, LaneLoad};
 use crate::listen::Counters;
 use crate::ops::Readiness;
+use crate::process_status::ProcessStatus;
 use crate::service::Service;
 
 /// The text format that the page is in.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long the store may take to tell of its collections; beyond it the page has them as they were.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The unit of sizes in /proc.
-const KIB: f64 = 1024.0;
 
 /// What the page is made of.
 pub(crate) struct Scrape {
@@ -173,15 +171,12 @@ fn lower(name: &impl ToString) -> String {
 
 /// What Linux tells of the process; nothing elsewhere.
 fn process() {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return };
-    let lines: BTreeMap<&str, &str> =
-        status.lines().filter_map(|line| line.split_once(':')).collect();
-    let number = |name: &str| lines.get(name)?.split_whitespace().next()?.parse::<f64>().ok();
-    if let Some(resident) = number("VmRSS") {
-        set(&METRICS.memory, NONE, resident * KIB);
+    let Some(status) = ProcessStatus::read() else { return };
+    if let Some(resident) = status.bytes("VmRSS") {
+        set(&METRICS.memory, NONE, resident as f64);
     }
-    if let Some(threads) = number("Threads") {
-        set(&METRICS.threads, NONE, threads);
+    if let Some(threads) = status.number("Threads") {
+        set(&METRICS.threads, NONE, threads as f64);
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         set(&METRICS.files, NONE, open.count() as f64);
