@@ -3,7 +3,8 @@
 Usage: bench-overload.py [--seconds 60] [--calls text-to-image,image-to-text] [--skip-ingest]
 
 The server has one core, the load another (taskset). For each call: the time of one caller alone, the most that closed loops of ever more callers
-get answered (the peak), then an open loop of three times as much, then the best closed loop again: the peak is the mean of before and after. Vectors are not kept (`--cache-bytes 0`), so every search is
+get answered, the best of them again (the peak), then an open loop of three times as much, then the best closed loop once more: the peak is the mean of
+before and after. Vectors are not kept (`--cache-bytes 0`), so every search is
 embedded. Then the 99th percentile of a few searches a second, alone and while `diptych put` saturates the bulk lane.
 
 Prints one table and exits with 1 when something does not hold: goodput at least 90 % of the peak, the 99th percentile of what was
@@ -58,8 +59,10 @@ def others(measured):
 
 def overload(server, call, seconds):
     alone = bench(call, "--callers", "1", "--seed", "11", seconds=10)
-    closed = lambda callers: bench(call, "--callers", str(callers), "--seed", str(callers), seconds=8)["goodput"]
-    before, callers = max((closed(callers), callers) for callers in (8, 16, 32, 64, 128))
+    closed = lambda callers, seconds=8: bench(call, "--callers", str(callers), "--seed", str(callers), seconds=seconds)["goodput"]
+    # The highest of several is high by chance too, so it only chooses.
+    _, callers = max((closed(callers, 4), callers) for callers in (8, 16, 32, 64, 128))
+    before = closed(callers)
     rate = 3 * before
     held = memory(server)
     over = bench(call, "--rate", str(rate), "--seed", "97", seconds=seconds)

@@ -12,11 +12,11 @@ use super::Result;
 
 const RUNS: usize = 25;
 
-/// Prints medians of one and of 16 inputs.
+/// Prints medians of one input and of more.
 pub(crate) fn run(folder: &Path, threads: usize) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let encoder = Encoder::open(&Bundle::open(folder)?)?;
-    for count in [1, 16] {
+    for count in [1, 2, 4, 8, 16] {
         if encoder.has(Modality::Image) {
             let image = encoder.prepare_image(&disc(200, 200)?, &ImageLimits::default())?;
             let images = vec![image; count];
