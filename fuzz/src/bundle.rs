@@ -35,6 +35,7 @@ fn originals() -> &'static [Listed] {
 
 /// Opens the bundle with the file replaced, and what opens becomes an encoder or is refused.
 pub fn bundle(data: &[u8]) {
+    crate::quiet();
     let (choice, rest) = crate::choice(data);
     let (place, content) = crate::choice(rest);
     let kind = choice % originals().len();

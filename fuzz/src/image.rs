@@ -1,7 +1,5 @@
 //! Pictures: bytes to pixels to what a tower reads.
 
-use std::sync::Once;
-
 use diptych_model::preprocess::{ImageLimits, ImagePreprocessing, decode};
 
 /// Small, so that inputs are quick and an allocation beyond them shows.
@@ -9,10 +7,7 @@ const LIMITS: ImageLimits = ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 2
 
 /// Decodes and fits; a picture that is taken keeps its limits and has as many values as the tower reads.
 pub fn image(data: &[u8]) {
-    // A decoder that panics is caught and told of as a damaged picture, so it is no failure here. What panics outside of that
-    // still ends the run.
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+    crate::quiet();
     let Ok(picture) = decode(data, &LIMITS) else { return };
     let (width, height) = picture.dimensions();
     assert!(width.max(height) <= LIMITS.max_side, "{width} x {height}");

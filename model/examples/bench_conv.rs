@@ -107,7 +107,8 @@ fn whole_step(batch: usize, rounds: usize) -> Result<()> {
     let ids = (0..batch as u32 * 3 * 40).map(|i| i.wrapping_mul(2_654_435_761) % 65_536).collect();
     let every = |step: u32| (0..=batch as u32 * 3).map(move |i| step * i).collect();
     let words = (0..=batch as u32 * 12).map(|i| i * 10).collect();
-    let tokens = TokenBatch { ids, word_offsets: words, text_offsets: every(4) };
+    let tokens =
+        TokenBatch { ids, word_offsets: words, text_offsets: every(4), ..Default::default() };
     let mut parts = [Times::WORST; 2];
     for _ in 0..rounds {
         parts[0].keep_fastest(time(|| {

@@ -12,7 +12,6 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread,
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -68,13 +67,12 @@ impl Scans {
         // From here on: those that started end also when a later one does not start.
         let scans = Self { jobs: Arc::default(), divided };
         for number in 0..threads.max(1) {
-            let jobs = Arc::clone(&scans.jobs);
-            thread::Builder::new()
-                .name(format!("{name}-{number}"))
-                .spawn(move || run(&jobs))
-                .map_err(|e| {
-                    Error::internal(format!("thread {name}-{number} did not start: {e}"))
-                })?;
+            let (name, jobs) = (format!("{name}-{number}"), Arc::clone(&scans.jobs));
+            let failed = format!("thread {name} did not start");
+            // Each is a pool of its own: what divides itself for a pool of many stays on it then. It ends with the last job.
+            let own = ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| name.clone());
+            let own = own.build().map_err(|error| Error::internal(format!("{failed}: {error}")))?;
+            own.spawn(move || run(&jobs));
         }
         Ok(scans)
     }
@@ -109,7 +107,6 @@ impl Drop for Scans {
 
 /// Takes jobs until told to end; those that wait then are still run.
 fn run(jobs: &Jobs) {
-    alone();
     loop {
         let job = {
             let mut waiting = jobs.waiting.lock();
@@ -134,7 +131,8 @@ fn guarded(job: impl FnOnce()) {
     }
 }
 
-/// Makes this thread a pool of its own, for good: what divides itself for a pool of many stays on it then.
+/// Makes the thread that asks a pool of its own too, for good: it is one of the few that run as long as the process, since rayon does not
+/// give back what it holds for such a thread.
 fn alone() {
     thread_local! {
         static OWN: OnceCell<Option<ThreadPool>> = const { OnceCell::new() };
@@ -156,7 +154,7 @@ fn alone() {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{sync::mpsc, thread};
 
     use rayon::prelude::*;
 

@@ -37,7 +37,8 @@ fn pixels(batch: usize) -> Tensor {
 fn tokens(batch: usize) -> TokenBatch {
     let ids = (0..4 * batch as u32).map(|i| i % 24).collect();
     let every = |step: u32| (0..=batch as u32).map(move |i| step * i);
-    TokenBatch { ids, word_offsets: every(4).collect(), text_offsets: every(1).collect() }
+    let (word_offsets, text_offsets) = (every(4).collect(), every(1).collect());
+    TokenBatch { ids, word_offsets, text_offsets, ..TokenBatch::default() }
 }
 
 /// One direction of a contrastive loss on the shared vectors, and a loss on the exclusive ones.
@@ -180,7 +181,8 @@ fn refuses_ids_beyond_the_vocabulary_and_pictures_of_another_shape() {
             .encode_texts(&TokenBatch {
                 ids: vec![24],
                 word_offsets: vec![0, 1],
-                text_offsets: vec![0, 1]
+                text_offsets: vec![0, 1],
+                ..TokenBatch::default()
             })
             .is_err()
     );

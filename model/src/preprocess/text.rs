@@ -8,6 +8,7 @@ mod tests;
 
 pub use self::config::{Cut, HashedNgrams, HuggingFace, TokenizerConfig};
 use self::subwords::Subwords;
+pub(crate) use self::subwords::parse as parse_tokenizer;
 use crate::error::{Error, Result};
 
 /// The ids of one text, word by word.
@@ -18,6 +19,8 @@ pub struct Tokens {
     /// How many ids each word has, in order: none is 0, and they sum to the number of ids. What a
     /// word is, the tokenizer says.
     pub word_lengths: Vec<u32>,
+    /// Ids of the letters, below the same number: at least one where [`HashedNgrams::letters`] asks for them, else none.
+    pub letters: Vec<u32>,
     /// How many bytes of the text, from its start, these ids stand for. The ids are exactly those
     /// of the text cut there.
     pub used_bytes: usize,
@@ -36,11 +39,21 @@ pub struct TokenBatch {
     pub word_offsets: Vec<u32>,
     /// Where each text's words begin, and their end: one more than there are texts, the first is 0.
     pub text_offsets: Vec<u32>,
+    /// The letters of all texts, one after the other.
+    pub letters: Vec<u32>,
+    /// Where each text's letters begin, and their end, as in `text_offsets`.
+    pub letter_offsets: Vec<u32>,
 }
 
 impl Default for TokenBatch {
     fn default() -> Self {
-        Self { ids: Vec::new(), word_offsets: vec![0], text_offsets: vec![0] }
+        Self {
+            ids: Vec::new(),
+            word_offsets: vec![0],
+            text_offsets: vec![0],
+            letters: Vec::new(),
+            letter_offsets: vec![0],
+        }
     }
 }
 
@@ -60,6 +73,8 @@ impl TokenBatch {
                 end
             }));
             batch.text_offsets.push(batch.words() as u32);
+            batch.letters.extend_from_slice(&item.letters);
+            batch.letter_offsets.push(batch.letters.len() as u32);
         }
         batch
     }
@@ -192,7 +207,11 @@ impl TextPreprocessor {
             return Err(Error::Empty { field: "text" });
         }
         let truncated = used.len() < text.len();
-        Ok(Tokens { ids, word_lengths, used_bytes: used.len(), truncated })
+        let letters = match &self.engine {
+            Engine::Ngrams(settings) => ngrams::letters(used, settings),
+            Engine::HuggingFace(_) => Vec::new(),
+        };
+        Ok(Tokens { ids, word_lengths, letters, used_bytes: used.len(), truncated })
     }
 
     /// A prefix of `text` with at most `max_ids` ids, by bisection: about 13 passes at 8 KiB, only

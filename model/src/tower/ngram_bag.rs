@@ -78,7 +78,7 @@ impl TextTower for NgramBag {
     }
 }
 
-/// Rows of the second table summed over all n-grams of a text.
+/// Rows of the second table summed over the letters of a text; where the tokenizer gives none, over all its n-grams.
 #[derive(Debug)]
 struct Manner {
     table: Tensor,
@@ -99,8 +99,12 @@ impl Manner {
 
     /// (B, width) of texts whose words are numbered by `each`.
     fn forward(&self, tokens: &TokenBatch, each: &[u32]) -> Result<Tensor> {
-        let words = ops::embedding_bag(&self.table, &tokens.ids, &tokens.word_offsets)?;
-        let sums = ops::embedding_bag(&words, each, &tokens.text_offsets)?;
+        let sums = if tokens.letters.is_empty() {
+            let words = ops::embedding_bag(&self.table, &tokens.ids, &tokens.word_offsets)?;
+            ops::embedding_bag(&words, each, &tokens.text_offsets)?
+        } else {
+            ops::embedding_bag(&self.table, &tokens.letters, &tokens.letter_offsets)?
+        };
         self.norm.layer(&sums)
     }
 }
@@ -128,5 +132,34 @@ impl Gate {
         // The logistic function by its tangent form, whose gradient stays finite for any logit.
         let half = (self.weight.forward(&hidden)? * 0.5)?;
         Ok(((half.tanh()? + 1.0)? * 0.5)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::preprocess::Tokens;
+
+    #[test]
+    fn the_second_table_reads_letters_where_there_are_any() {
+        let config = NgramBagConfig { buckets: 16, width: 4, gate: 2, hidden: 3, manner: 5 };
+        let tower = NgramBag::new(&config, &Params::seeded(1, &Device::Cpu), "tower").unwrap();
+        let features = |ids: [u32; 2], letters: &[u32]| {
+            let word_lengths = vec![2];
+            let letters = letters.to_vec();
+            let text = Tokens { ids: ids.to_vec(), word_lengths, letters, ..Tokens::default() };
+            let features = tower.forward(&TokenBatch::collate(&[&text])).unwrap();
+            let row = features.get(0).unwrap().to_vec1::<f32>().unwrap();
+            let (words, manner) = row.split_at(7);
+            (words.to_vec(), manner.to_vec())
+        };
+        let (plain, lettered) = (features([1, 2], &[]), features([1, 2], &[1, 2]));
+        assert_eq!(plain, lettered, "the same ids");
+        let others = features([3, 4], &[1, 2]);
+        assert_ne!(others.0, plain.0);
+        assert_eq!(others.1, plain.1, "words are not read");
+        assert_ne!(features([1, 2], &[1, 5]).1, plain.1);
     }
 }

@@ -191,7 +191,7 @@ impl TextAugmentation {
         kept.join(" ")
     }
 
-    /// Leaves tokens out in place; at least one stays.
+    /// Leaves tokens and letters out in place; at least one of each stays.
     pub fn drop_tokens(&self, rng: &mut impl Rng, tokens: &mut Tokens) {
         let Some(spared) = tokens.ids.choose(rng).copied() else { return };
         let mut rest = std::mem::take(&mut tokens.ids).into_iter();
@@ -205,6 +205,12 @@ impl TextAugmentation {
         if tokens.ids.is_empty() {
             tokens.ids.push(spared);
             tokens.word_lengths.push(1);
+        }
+        if let Some(spared) = tokens.letters.choose(rng).copied() {
+            tokens.letters.retain(|_| !rng.random_bool(self.token_dropout));
+            if tokens.letters.is_empty() {
+                tokens.letters.push(spared);
+            }
         }
     }
 }
@@ -250,10 +256,10 @@ mod tests {
         for index in 0..100 {
             let mut rng = generator(2, &[index]);
             assert!(!augmentation.drop_words(&mut rng, "one two").is_empty());
-            let mut tokens =
-                Tokens { ids: vec![1, 2, 3], word_lengths: vec![1, 2], ..Tokens::default() };
+            let (ids, letters) = (vec![1, 2, 3], vec![4, 5]);
+            let mut tokens = Tokens { ids, word_lengths: vec![1, 2], letters, ..Tokens::default() };
             augmentation.drop_tokens(&mut rng, &mut tokens);
-            assert!(!tokens.ids.is_empty());
+            assert!(!tokens.ids.is_empty() && !tokens.letters.is_empty());
             let kept: u32 = tokens.word_lengths.iter().sum();
             assert_eq!(kept as usize, tokens.ids.len());
         }

@@ -1,12 +1,11 @@
 //! How a checkpoint's texts become ids.
 
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
 
 use super::source::{Source, missing};
 use crate::error::{Error, Result};
 use crate::preprocess::TokenizerConfig;
-use crate::preprocess::text::{Cut, HuggingFace};
+use crate::preprocess::text::{Cut, HuggingFace, parse_tokenizer};
 
 const TOKENIZER: &str = "tokenizer.json";
 const SETTINGS: &str = "tokenizer_config.json";
@@ -117,8 +116,7 @@ pub(super) fn pad(source: &mut Source, tokenizer_json: &[u8]) -> Result<Option<u
     let token = settings.get("pad_token");
     let token = token.and_then(|token| token.get("content").unwrap_or(token).as_str());
     let Some(token) = token else { return Ok(None) };
-    let tokenizer = Tokenizer::from_bytes(tokenizer_json).map_err(|error| {
-        Error::corrupt(TOKENIZER, format!("is not a Hugging Face tokenizer: {error}"))
-    })?;
+    let tokenizer =
+        parse_tokenizer(tokenizer_json).map_err(|message| Error::corrupt(TOKENIZER, message))?;
     Ok(tokenizer.token_to_id(token))
 }

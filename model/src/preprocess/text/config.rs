@@ -36,6 +36,11 @@ pub struct HashedNgrams {
     /// Longest n-gram in unspaced scripts and among symbols. Default 3; 1 to 16.
     #[serde(default = "default_cjk_max")]
     pub cjk_max: usize,
+    /// Longest n-gram among the letters, which a tower's second table reads in place of the above (`text_tower.manner`): n-grams of
+    /// `1..=letters` characters of words, boundary marks included, and of one or two in unspaced scripts. Short ones tell a language
+    /// of words never seen. 0 for none, the default; to 8.
+    #[serde(default, skip_serializing_if = "no_letters")]
+    pub letters: usize,
     /// Longest text in bytes. Default 8,192; 16 to 2^20.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: usize,
@@ -87,6 +92,11 @@ impl Cut {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn no_letters(letters: &usize) -> bool {
+    *letters == 0
+}
+
 fn default_buckets() -> u32 {
     65_536
 }
@@ -118,6 +128,7 @@ impl Default for HashedNgrams {
             min: default_min(),
             max: default_max(),
             cjk_max: default_cjk_max(),
+            letters: 0,
             max_bytes: default_max_bytes(),
             max_ids: default_max_ids(),
         }
@@ -176,6 +187,7 @@ impl TokenizerConfig {
                 in_range("text.buckets", settings.buckets as usize, 2, VOCABULARY)?;
                 in_range("text.max", settings.max, 1, 16)?;
                 in_range("text.min", settings.min, 1, settings.max)?;
+                in_range("text.letters", settings.letters, 0, 8)?;
                 in_range("text.cjk_max", settings.cjk_max, 1, 16)
             }
             Self::Huggingface(settings) => {

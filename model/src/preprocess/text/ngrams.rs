@@ -12,6 +12,9 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::{HashedNgrams, Words};
 
+/// Longest n-gram among the letters of unspaced scripts, which tell their language one by one.
+const LETTERS_UNSPACED: usize = 2;
+
 /// What a run of characters is made of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Script {
@@ -58,6 +61,15 @@ pub(super) fn words(text: &str, settings: &HashedNgrams) -> Words {
     }
     push_run(&mut words, &run, script, settings);
     words
+}
+
+/// The letters of `text`: all its short n-grams in a row, with the buckets of [`words`]. None where the settings say so.
+pub(super) fn letters(text: &str, settings: &HashedNgrams) -> Vec<u32> {
+    if settings.letters == 0 {
+        return Vec::new();
+    }
+    let cjk_max = settings.letters.min(LETTERS_UNSPACED);
+    words(text, &HashedNgrams { min: 1, max: settings.letters, cjk_max, ..settings.clone() }).ids
 }
 
 /// NFKC, each character in lower case by itself (a sigma at a word's end stays a plain sigma, so

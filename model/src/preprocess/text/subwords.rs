@@ -1,6 +1,7 @@
 //! Subword tokens by a `tokenizer.json` of the Hugging Face tokenizers library.
 
 use std::borrow::Cow;
+use std::panic::catch_unwind;
 
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{Encoding, PostProcessor, Tokenizer};
@@ -73,7 +74,8 @@ impl Subwords {
         let special = self.settings.special_tokens;
         let whole = self.tokenizer.post_process(own, None, special).map_err(|_| unsplit())?;
         let ids = whole.get_ids().to_vec();
-        Ok(Tokens { word_lengths: vec![1; ids.len()], ids, used_bytes, truncated: false })
+        let word_lengths = vec![1; ids.len()];
+        Ok(Tokens { ids, word_lengths, used_bytes, ..Tokens::default() })
     }
 
     /// Where the last token ends in `text`.
@@ -95,10 +97,20 @@ fn unsplit() -> Error {
     Error::invalid("text", "cannot be split by the bundle's tokenizer")
 }
 
+/// The tokenizer that a `tokenizer.json` describes, or what is wrong with it. The library that reads it panics at some files, as at a
+/// decoder with a key that is no UTF-8.
+pub(crate) fn parse(json: &[u8]) -> std::result::Result<Tokenizer, String> {
+    let reason = match catch_unwind(|| Tokenizer::from_bytes(json)) {
+        Ok(Ok(tokenizer)) => return Ok(tokenizer),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it describes a part that cannot be read".to_owned(),
+    };
+    Err(format!("is not a Hugging Face tokenizer: {reason}"))
+}
+
 fn load(json: &[u8], settings: &HuggingFace) -> Result<Tokenizer> {
     let corrupt = |message: String| Error::corrupt("tokenizer.json", message);
-    let mut tokenizer = Tokenizer::from_bytes(json)
-        .map_err(|error| corrupt(format!("is not a Hugging Face tokenizer: {error}")))?;
+    let mut tokenizer = parse(json).map_err(corrupt)?;
     // Cutting and padding are this crate's business: towers pad as they need it, and a cut is reported.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|error| corrupt(error.to_string()))?;

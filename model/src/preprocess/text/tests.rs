@@ -167,8 +167,26 @@ fn too_many_ids_are_refused_or_cut() {
 }
 
 #[test]
+fn letters_are_short_ngrams_beside_the_words_where_they_are_asked_for() {
+    // FNV-1a by its published definition, of <ab> < a b > <a ab b>, of each character and each pair of the second.
+    let golden: [(&str, &[u32]); 2] = [
+        ("Ab", &[63799, 4663, 12480, 12009, 5549, 31273, 56429, 32870]),
+        ("日本語", &[30790, 22098, 24960, 45220, 17026]),
+    ];
+    let preprocessor = ngrams(HashedNgrams { letters: 2, ..HashedNgrams::default() });
+    for (text, letters) in golden {
+        let tokens = preprocessor.tokenize(text, false).unwrap();
+        assert_eq!(tokens.letters, letters, "{text}");
+        assert_eq!(tokens.ids, default_ids(text), "words are as without them");
+    }
+    let without = ngrams(HashedNgrams::default()).tokenize("Ab", false).unwrap();
+    assert_eq!(without.letters, [0; 0]);
+}
+
+#[test]
 fn collates_in_order() {
     let tokens = |ids: &[u32], word_lengths: &[u32]| Tokens {
+        letters: vec![9; word_lengths.len()],
         ids: ids.to_vec(),
         word_lengths: word_lengths.to_vec(),
         ..Tokens::default()
@@ -178,6 +196,7 @@ fn collates_in_order() {
     assert_eq!(batch.ids, [5, 6, 7, 8, 9, 10]);
     assert_eq!(batch.word_offsets, [0, 2, 3, 4, 6]);
     assert_eq!(batch.text_offsets, [0, 1, 2, 4]);
+    assert_eq!((batch.letters.len(), &batch.letter_offsets[..]), (4, &[0, 1, 2, 4][..]));
     assert_eq!((batch.len(), batch.words()), (3, 4));
     assert!(TokenBatch::collate(&[]).is_empty());
 }
@@ -190,6 +209,7 @@ fn settings_out_of_range_are_refused_by_name() {
         ("text.min", HashedNgrams { min: 6, ..good() }),
         ("text.max", HashedNgrams { max: 17, ..good() }),
         ("text.cjk_max", HashedNgrams { cjk_max: 0, ..good() }),
+        ("text.letters", HashedNgrams { letters: 9, ..good() }),
         ("text.max_bytes", HashedNgrams { max_bytes: 0, ..good() }),
         ("text.max_ids", HashedNgrams { max_ids: 255, ..good() }),
     ];
@@ -241,12 +261,25 @@ fn a_tokenizer_file_that_does_not_fit_is_refused() {
     assert_eq!(refused(&TokenizerConfig::default(), Some(json)), Kind::Invalid);
 }
 
+/// Found by fuzzing: a decoder with a key that is no UTF-8.
+#[test]
+fn a_tokenizer_file_at_which_its_library_panics_is_refused() {
+    let (before, after) = WORD_LEVEL.split_once(r#""decoder":null,"#).unwrap();
+    let decoder = br#""decoder":{"type":"Metaspace","replacement":"_","add_prefi"#;
+    let rest = br#"x_space":true,"prepend_scheme":"always"},"#;
+    let file = |key: &[u8]| [before.as_bytes(), decoder, key, rest, after.as_bytes()].concat();
+    assert!(TextPreprocessor::new(&hugging_face(4), Some(&file(b""))).is_ok());
+    let refused = TextPreprocessor::new(&hugging_face(4), Some(&file(b"\xcd"))).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Corrupt);
+    assert!(refused.to_string().contains("cannot be read"), "{refused}");
+}
+
 proptest! {
     #[test]
     fn any_text_gives_ids_in_range_or_an_error(text in ".{0,200}", buckets in 2..1000_u32) {
         let preprocessor = ngrams(HashedNgrams { buckets, ..HashedNgrams::default() });
         if let Ok(tokens) = preprocessor.tokenize(&text, false) {
-            prop_assert!(!tokens.ids.is_empty());
+            prop_assert!(!tokens.ids.is_empty() && tokens.letters.is_empty());
             prop_assert!(tokens.ids.iter().all(|id| *id < buckets));
             prop_assert_eq!(tokens.used_bytes, text.len());
             prop_assert!(!tokens.word_lengths.contains(&0));
