@@ -110,7 +110,7 @@ const fn is_one(value: &usize) -> bool {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
-const fn absent(value: &usize) -> bool {
+pub(crate) const fn absent(value: &usize) -> bool {
     *value == 0
 }
 
@@ -365,6 +365,11 @@ impl TextTowerConfig {
             Self::SiglipText(siglip) => siglip.vocabulary,
             Self::Bert(bert) => bert.vocabulary,
         }
+    }
+
+    /// Whether it has a table that reads letters, see [`HashedNgrams::letters`](crate::preprocess::HashedNgrams::letters).
+    pub fn reads_letters(&self) -> bool {
+        matches!(self, Self::NgramBag(bag) if bag.manner > 0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use diptych_model::{Modality, ModelConfig, Space};
+use diptych_model::{Modality, ModelConfig, Space, TextTowerConfig};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -242,6 +242,12 @@ impl RunFile {
             if self.preprocessing.text.vocabulary() as usize > most {
                 let message = format!("the text tower takes ids below {most} only");
                 return Err(Error::setting("preprocessing.text", message));
+            }
+            let reads_letters =
+                self.model.text_tower.as_ref().is_some_and(TextTowerConfig::reads_letters);
+            if self.preprocessing.text.letters() > 0 && !reads_letters {
+                let message = "needs a text tower that reads letters: set model.text_tower.manner, e.g. to 32";
+                return Err(Error::setting("preprocessing.text.letters", message));
             }
         }
         if let Some(hold_out) = self.data.hold_out {

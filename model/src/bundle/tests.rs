@@ -155,13 +155,14 @@ fn a_link_may_not_lead_out_of_the_bundle() {
 #[test]
 fn a_manifest_that_does_not_fit_is_refused_with_the_reason() {
     type Change = fn(&mut Value);
-    let rows: [(&str, Change); 9] = [
+    let rows: [(&str, Change); 10] = [
         ("update the program", |v| v["min_reader"] = json!(2)),
         ("has no `min_reader`", |v| v["min_reader"] = json!("one")),
         ("unknown field", |v| v["model"]["heads"]["sharde"] = json!(3)),
         ("unknown field", |v| v["text"]["bucket"] = json!(3)),
         ("to a tower of 16 px", |v| v["image"]["size"] = json!(17)),
         ("to a tower of 512", |v| v["text"]["buckets"] = json!(513)),
+        ("text_tower.manner", |v| v["text"]["letters"] = json!(4)),
         ("spaces other than", |v| v["spaces"]["shared"]["dims"] = json!(33)),
         ("logit scale", |v| v["logit_scale"] = json!(-1.0)),
         ("twice", |v| {

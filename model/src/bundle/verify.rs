@@ -113,6 +113,10 @@ pub(super) fn towers(manifest: &Manifest) -> std::result::Result<(), String> {
     }
     match (&manifest.model.text_tower, &manifest.text) {
         (None, None) => Ok(()),
+        (Some(tower), Some(text)) if text.letters() > 0 && !tower.reads_letters() => {
+            Err("gives letters to a text tower without a table for them (text_tower.manner)"
+                .to_owned())
+        }
         (Some(tower), Some(text)) if tower.vocabulary() == text.vocabulary() as usize => Ok(()),
         (Some(tower), Some(text)) => {
             let rows = tower.vocabulary();

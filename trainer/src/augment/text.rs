@@ -193,26 +193,33 @@ impl TextAugmentation {
 
     /// Leaves tokens and letters out in place; at least one of each stays.
     pub fn drop_tokens(&self, rng: &mut impl Rng, tokens: &mut Tokens) {
-        let Some(spared) = tokens.ids.choose(rng).copied() else { return };
-        let mut rest = std::mem::take(&mut tokens.ids).into_iter();
+        let kept = self.kept(rng, tokens.ids.len());
+        let mut words = kept.as_slice();
         for length in &mut tokens.word_lengths {
-            let before = tokens.ids.len();
-            let word = rest.by_ref().take(*length as usize);
-            tokens.ids.extend(word.filter(|_| !rng.random_bool(self.token_dropout)));
-            *length = (tokens.ids.len() - before) as u32;
+            let (word, rest) = words.split_at(*length as usize);
+            *length = word.iter().filter(|kept| **kept).count() as u32;
+            words = rest;
         }
         tokens.word_lengths.retain(|length| *length > 0);
-        if tokens.ids.is_empty() {
-            tokens.ids.push(spared);
-            tokens.word_lengths.push(1);
-        }
-        if let Some(spared) = tokens.letters.choose(rng).copied() {
-            tokens.letters.retain(|_| !rng.random_bool(self.token_dropout));
-            if tokens.letters.is_empty() {
-                tokens.letters.push(spared);
-            }
-        }
+        retain(&mut tokens.ids, kept);
+        let kept = self.kept(rng, tokens.letters.len());
+        retain(&mut tokens.letters, kept);
     }
+
+    /// Which of `count` tokens stay; at least one, if there are any.
+    fn kept(&self, rng: &mut impl Rng, count: usize) -> Vec<bool> {
+        let mut kept: Vec<bool> =
+            (0..count).map(|_| !rng.random_bool(self.token_dropout)).collect();
+        if count > 0 && !kept.contains(&true) {
+            kept[rng.random_range(0..count)] = true;
+        }
+        kept
+    }
+}
+
+fn retain(ids: &mut Vec<u32>, kept: Vec<bool>) {
+    let mut kept = kept.into_iter();
+    ids.retain(|_| kept.next().unwrap_or(true));
 }
 
 /// The beginning of one word and the end of another, each of half its characters.

@@ -48,6 +48,8 @@ fn what_is_wrong_is_named() {
     let stage = "steps = 10\naugment.text.filler_share = 2.0";
     refused("steps = 10", stage, "stages[0].augment.text.filler_share");
     refused("seed = 1", "seed = 1\nmodel.heads.shared = 0", "heads.shared");
+    let letters = "seed = 1\npreprocessing.text = { kind = \"hashed_ngrams\", letters = 4 }";
+    refused("seed = 1", letters, "model.text_tower.manner");
     refused("\"data/tiny\"", "\"d\"\ndata.hold_out = { share = 0.9, seed = 1 }", "hold_out.share");
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::absent;
 use crate::error::{Error, Result};
 
 /// How texts become ids; the key `kind` names the variant. Written into the bundle in full.
@@ -38,8 +39,8 @@ pub struct HashedNgrams {
     pub cjk_max: usize,
     /// Longest n-gram among the letters, which a tower's second table reads in place of the above (`text_tower.manner`): n-grams of
     /// `1..=letters` characters of words, boundary marks included, and of one or two in unspaced scripts. Short ones tell a language
-    /// of words never seen. 0 for none, the default; to 8.
-    #[serde(default, skip_serializing_if = "no_letters")]
+    /// of words never seen. Of a text with more than `max_ids` the first are read. 0 for none, the default; to 8.
+    #[serde(default, skip_serializing_if = "absent")]
     pub letters: usize,
     /// Longest text in bytes. Default 8,192; 16 to 2^20.
     #[serde(default = "default_max_bytes")]
@@ -90,11 +91,6 @@ impl Cut {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
-fn no_letters(letters: &usize) -> bool {
-    *letters == 0
 }
 
 fn default_buckets() -> u32 {
@@ -166,6 +162,15 @@ impl TokenizerConfig {
         match self {
             Self::HashedNgrams(settings) => settings.max_ids,
             Self::Huggingface(settings) => settings.max_ids,
+        }
+    }
+
+    /// Longest n-gram among the letters; 0 where there are none.
+    #[must_use]
+    pub fn letters(&self) -> usize {
+        match self {
+            Self::HashedNgrams(settings) => settings.letters,
+            Self::Huggingface(_) => 0,
         }
     }
 

@@ -63,13 +63,17 @@ pub(super) fn words(text: &str, settings: &HashedNgrams) -> Words {
     words
 }
 
-/// The letters of `text`: all its short n-grams in a row, with the buckets of [`words`]. None where the settings say so.
+/// The letters of `text`: its short n-grams in a row, `max_ids` of them at most, with the buckets of [`words`]. None where the
+/// settings say so.
 pub(super) fn letters(text: &str, settings: &HashedNgrams) -> Vec<u32> {
     if settings.letters == 0 {
         return Vec::new();
     }
     let cjk_max = settings.letters.min(LETTERS_UNSPACED);
-    words(text, &HashedNgrams { min: 1, max: settings.letters, cjk_max, ..settings.clone() }).ids
+    let short = HashedNgrams { min: 1, max: settings.letters, cjk_max, ..settings.clone() };
+    let mut letters = words(text, &short).ids;
+    letters.truncate(settings.max_ids);
+    letters
 }
 
 /// NFKC, each character in lower case by itself (a sigma at a word's end stays a plain sigma, so

@@ -179,6 +179,10 @@ fn letters_are_short_ngrams_beside_the_words_where_they_are_asked_for() {
         assert_eq!(tokens.letters, letters, "{text}");
         assert_eq!(tokens.ids, default_ids(text), "words are as without them");
     }
+    let few = ngrams(HashedNgrams { letters: 2, max_ids: 256, min: 5, ..HashedNgrams::default() });
+    let long = few.tokenize(&"abcdefghij ".repeat(14), false).unwrap();
+    let counts = (long.ids.len(), long.letters.len());
+    assert!(counts.0 < 256 && counts.1 == 256, "at most as many letters as ids may be: {counts:?}");
     let without = ngrams(HashedNgrams::default()).tokenize("Ab", false).unwrap();
     assert_eq!(without.letters, [0; 0]);
 }
