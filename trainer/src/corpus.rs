@@ -145,8 +145,9 @@ impl Corpus {
         }
         let unnamed = |c: &Concept| c.wordings.is_empty() && c.counterparts.is_empty();
         if pictures.is_empty() || concepts.iter().all(unnamed) {
-            let message =
-                format!("no picture or no text can be used; {} rows skipped", skipped.len());
+            let first = skipped.first().map_or(String::new(), |why| format!(", the first: {why}"));
+            let count = skipped.len();
+            let message = format!("no picture or no text can be used; {count} rows skipped{first}");
             return Err(Error::data(folder, message));
         }
         let manifest = dataset.manifest().clone();

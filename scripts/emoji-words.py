@@ -1,0 +1,77 @@
+"""Copies prepared emoji data and adds words that name no emoji, so that E learns languages from more than 1,339 concepts' names.
+
+Usage: emoji-words.py FROM TO
+
+Of each language the 20,000 most frequent words (wordfreq; Speer, 2022; Apache-2.0, its lists CC BY-SA 4.0) are dealt to the concepts of the train
+split as keywords. They say nothing of a concept: the data are for a stage that leaves S as it is, and for no other. The concepts that are
+reported on are left as they are. Nothing of it is committed or served.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+
+import pyarrow
+import pyarrow.parquet
+import wordfreq
+
+WORDS, SEED = 20_000, 7
+TEXTS = "texts-00000.parquet"
+
+
+def digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def with_words(table):
+    columns = table.to_pydict()
+    groups = sorted({group for group, split in zip(columns["group"], columns["split"]) if split == "train"})
+    dealer = random.Random(SEED)
+    for language in sorted(set(columns["lang"])):
+        words = wordfreq.top_n_list(language, WORDS)
+        dealer.shuffle(words)
+        for number, word in enumerate(words):
+            row = {"text": word, "lang": language, "kind": "keyword", "group": groups[number % len(groups)], "split": "train"}
+            for column, value in row.items():
+                columns[column].append(value)
+    # As `prepare` writes them.
+    order = sorted(range(len(columns["text"])), key=lambda row: (columns["group"][row], columns["lang"][row]))
+    return pyarrow.table({name: [values[row] for row in order] for name, values in columns.items()}, schema=table.schema)
+
+
+def main():
+    source, target = sys.argv[1:]
+    os.makedirs(target, exist_ok=True)
+    with open(os.path.join(source, "dataset.json"), encoding="utf-8") as file:
+        manifest = json.load(file)
+    for entry in manifest["files"]:
+        if entry["path"] != TEXTS:
+            shutil.copy(os.path.join(source, entry["path"]), target)
+    before = pyarrow.parquet.read_table(os.path.join(source, TEXTS))
+    after = with_words(before)
+    path = os.path.join(target, TEXTS)
+    pyarrow.parquet.write_table(after, path, compression="zstd", row_group_size=1000)
+    added = after.num_rows - before.num_rows
+    manifest["counts"]["texts"] += added
+    manifest["counts"]["texts_by_split"]["train"] += added
+    for language, words in zip(*count(after)):
+        manifest["counts"]["texts_by_lang"][language] = words
+    entry = next(entry for entry in manifest["files"] if entry["path"] == TEXTS)
+    entry["rows"], entry["sha256"] = after.num_rows, digest(path)
+    manifest["sources"].append({"gives": "words of no concept", "package": "wordfreq 3.1.1", "licence": "CC-BY-SA-4.0", "author": "Robyn Speer"})
+    with open(os.path.join(target, "dataset.json"), "w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=2)
+    print(f"{target}: {added} words beside {before.num_rows} texts")
+
+
+def count(table):
+    counted = table["lang"].value_counts().to_pylist()
+    return [entry["values"] for entry in counted], [entry["counts"] for entry in counted]
+
+
+if __name__ == "__main__":
+    main()
