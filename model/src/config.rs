@@ -367,7 +367,7 @@ impl TextTowerConfig {
         }
     }
 
-    /// Whether it has a table that reads letters, see [`HashedNgrams::letters`](crate::preprocess::HashedNgrams::letters).
+    /// Whether it has a table that reads letters, see [`TokenizerConfig::letters`](crate::preprocess::TokenizerConfig::letters).
     pub fn reads_letters(&self) -> bool {
         matches!(self, Self::NgramBag(bag) if bag.manner > 0)
     }
