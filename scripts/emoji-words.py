@@ -1,10 +1,10 @@
-"""Copies prepared emoji data and adds words that name no emoji, so that E learns languages from more than 1,339 concepts' names.
+"""Copies prepared emoji data and adds frequent words, so that E learns languages from more than 1,339 concepts' names.
 
 Usage: emoji-words.py FROM TO
 
 Of each language the 20,000 most frequent words (wordfreq; Speer, 2022; Apache-2.0, its lists CC BY-SA 4.0) are dealt to the concepts of the train
 split as keywords. They say nothing of a concept: the data are for a stage that leaves S as it is, and for no other. The concepts that are
-reported on are left as they are. Nothing of it is committed or served.
+reported on are left as they are, but 384 of their 3,190 names (drawn in all three styles) stand among the words: what is read of languages after it is not of unseen names alone. Nothing of it is committed or served.
 """
 
 import hashlib
