@@ -18,7 +18,7 @@ impl MeanWeights {
     /// A mean that begins with the weights as they are.
     pub(super) fn new(decay: f64, vars: BTreeMap<String, Var>) -> Result<Self> {
         let begin = |(name, var): (String, Var)| {
-            let mean = var.as_tensor().copy()?;
+            let mean = copy(&var)?;
             Ok((name, (var, mean)))
         };
         Ok(Self { decay, means: vars.into_iter().map(begin).collect::<Result<_>>()? })
@@ -30,7 +30,8 @@ impl MeanWeights {
         let warm = (1.0 + step as f64) / (10.0 + step as f64);
         let decay = self.decay.min(warm);
         for (var, mean) in self.means.values_mut() {
-            *mean = ((&*mean * decay)? + (var.as_tensor() * (1.0 - decay))?)?;
+            let weights = var.as_detached_tensor();
+            *mean = ((&*mean * decay)? + (weights * (1.0 - decay))?)?;
         }
         Ok(())
     }
@@ -38,7 +39,7 @@ impl MeanWeights {
     /// Puts the means in place of the weights and the weights in place of the means; twice is nothing.
     pub(super) fn swap(&mut self) -> Result<()> {
         for (var, mean) in self.means.values_mut() {
-            let weights = var.as_tensor().copy()?;
+            let weights = copy(var)?;
             var.set(mean)?;
             *mean = weights;
         }
@@ -62,5 +63,33 @@ impl MeanWeights {
             *mean = saved.to_device(var.device())?;
         }
         Ok(())
+    }
+}
+
+/// A variable's values. Detached: what is computed from a variable remembers how, and a mean of means would keep those of all steps.
+fn copy(var: &Var) -> Result<Tensor> {
+    Ok(var.as_tensor().copy()?.detach())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_mean_does_not_keep_the_means_of_the_steps_before() {
+        let var = Var::from_vec(vec![1.0_f32, 2.0], 2, &Device::Cpu).unwrap();
+        let mut means = MeanWeights::new(0.9, [("w".to_owned(), var.clone())].into()).unwrap();
+        let is_bare = |means: &MeanWeights| !means.means["w"].1.track_op();
+        assert!(is_bare(&means));
+        means.update(0).unwrap();
+        assert!(is_bare(&means));
+        means.swap().unwrap();
+        assert!(is_bare(&means));
+        assert!(
+            (&var.as_tensor().clone() * 2.0).unwrap().track_op(),
+            "what is computed from it does"
+        );
     }
 }
