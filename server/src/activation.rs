@@ -173,7 +173,8 @@ mod tests {
         async fn activate(&self, service: &Service, seed: u64) {
             let bundle = self.folder.path().join(format!("bundle-{seed}"));
             tiny_bundle(seed).unwrap().write(&bundle).unwrap();
-            let digest = service.models.load(&bundle, || Ok(())).await.unwrap().digest().to_owned();
+            let digest =
+                service.models.load(&bundle, |_| Ok(())).await.unwrap().digest().to_owned();
             service.activate_model(&digest).await.unwrap();
             // The next start has its own copy.
             std::fs::remove_dir_all(bundle).unwrap();

@@ -53,6 +53,8 @@ pub mod defaults {
     pub const MESSAGE_BYTES: u64 = 16 << 20;
     /// Bytes of requests under way.
     pub const RECEIVE_BYTES: u64 = 256 << 20;
+    /// Large replies that were not read yet.
+    pub const REPLY_BYTES: u64 = 128 << 20;
     /// Memory that pictures are decoded in.
     pub const DECODE_BYTES: u64 = 512 << 20;
     /// The same for each thread, where that is more: a photograph of two megapixels.
@@ -79,6 +81,8 @@ pub mod defaults {
     pub const RECALL_SHARE: f64 = 0.01;
     /// Longest call.
     pub const TIMEOUT: Duration = Duration::from_secs(30);
+    /// Longest wait for the next message of a stream of requests: longer than a caller who reads its inputs elsewhere pauses.
+    pub const STREAM_IDLE: Duration = Duration::from_secs(300);
     /// Longest stream.
     pub const STREAM_TIMEOUT: Duration = Duration::from_secs(3600);
     /// Calls of one caller at once.
@@ -151,6 +155,8 @@ pub struct Config {
     pub limits: Limits,
     /// Bytes of requests under way, over all calls, at least `limits.message_bytes`.
     pub receive_bytes: u64,
+    /// Bytes of large replies that were not read yet, over all calls, at least `limits.message_bytes`.
+    pub reply_bytes: u64,
     /// Memory that pictures are decoded in together, in bytes; enough for the largest.
     pub decode_bytes: u64,
     /// Memory from which on nothing more is taken to be held, in bytes; 0 for no limit, `None` for what the container leaves.
@@ -204,32 +210,15 @@ impl Config {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = size(reader.count("threads", cores as u64, 1..=1024));
         let limits = read_limits(reader);
-        let second = Duration::from_secs(1);
-        let encoder = EncoderSettings {
-            queue_items: size(reader.count("queue_items", defaults::QUEUE_ITEMS, 1..=65_536)),
-            queue_wait: reader.time(
-                "queue_wait",
-                defaults::QUEUE_WAIT,
-                second / 1000..=second * 3600,
-            ),
-            batch_images: size(reader.count("encode_images", defaults::ENCODE_IMAGES, 1..=1024)),
-            batch_texts: size(reader.count("encode_texts", defaults::ENCODE_TEXTS, 1..=4096)),
-            batch_ids: size(reader.count("encode_ids", defaults::ENCODE_IDS, 16..=1 << 20)),
-            threads,
-            cache_bytes: reader.bytes("cache_bytes", defaults::CACHE_BYTES, 0..=1 << 40),
-            image_limits: ImageLimits {
-                max_bytes: limits.image_bytes,
-                max_pixels: limits.image_pixels,
-                max_side: limits.image_side,
-            },
-            text_bytes: limits.text_bytes,
-        };
+        let encoder = read_encoder(reader, &limits, threads);
         // Without a word about them, both grow with what they must hold.
         let decode_bytes = defaults::DECODE_BYTES
             .max(defaults::DECODE_BYTES_A_THREAD * threads as u64)
             .max(encoder.image_limits.decode_memory(limits.image_pixels));
-        let receive_bytes = defaults::RECEIVE_BYTES.max(limits.message_bytes as u64);
+        let [receive_bytes, reply_bytes] = [defaults::RECEIVE_BYTES, defaults::REPLY_BYTES]
+            .map(|bytes| bytes.max(limits.message_bytes as u64));
         let bundles = reader.bundles();
+        let calls = transport::calls(reader, &encoder);
         let page_key_file = reader.path("page_key_file");
         Self {
             listen: reader.address("listen", defaults::LISTEN),
@@ -245,6 +234,7 @@ impl Config {
             page_key_file,
             limits,
             receive_bytes: reader.bytes("receive_bytes", receive_bytes, 64 << 10..=1 << 40),
+            reply_bytes: reader.bytes("reply_bytes", reply_bytes, 64 << 10..=1 << 40),
             decode_bytes: reader.bytes("decode_bytes", decode_bytes, 1 << 20..=1 << 40),
             memory_bytes: reader.bytes_if_given("memory_bytes", 0..=1 << 50),
             encoder,
@@ -255,8 +245,8 @@ impl Config {
                 EmbeddedConfig::EXACT_BELOW as u64,
                 0..=100_000_000,
             )),
-            connections: transport::connections(reader),
-            calls: transport::calls(reader, (encoder.queue_items, threads)),
+            connections: transport::connections(reader, calls.longest()),
+            calls,
             self_test: transport::self_test(reader),
             observe: observe::read(reader),
             drain: transport::drain(reader),
@@ -279,6 +269,7 @@ impl Config {
         let pixels = self.limits.image_pixels;
         let least = [
             ("receive_bytes", self.receive_bytes, message, "to take a message of message_bytes"),
+            ("reply_bytes", self.reply_bytes, message, "to give a message of message_bytes"),
             (
                 "decode_bytes",
                 self.decode_bytes,
@@ -306,9 +297,9 @@ impl Config {
 
     /// The most memory that requests and pictures take on their way to the encoders, over all calls, in bytes. `uncounted` is what
     /// requests too small to be counted have together, `queues` what waits for the towers. Requests count twice, since some are
-    /// hashed from a copy.
+    /// hashed from a copy; replies that nobody reads are there once.
     pub(crate) fn embedding_bytes(&self, uncounted: u64, queues: u64) -> u64 {
-        2 * (self.receive_bytes + uncounted) + self.decode_bytes + queues
+        2 * (self.receive_bytes + uncounted) + self.reply_bytes + self.decode_bytes + queues
     }
 
     /// The folder of the store: everything that must go and come with it lies in there.
@@ -353,6 +344,7 @@ impl Config {
             ("search_limit", number(search_limit as u64)),
             ("page_size", number(page_size as u64)),
             ("receive_bytes", size(self.receive_bytes)),
+            ("reply_bytes", size(self.reply_bytes)),
             ("decode_bytes", size(self.decode_bytes)),
             ("memory_bytes", self.memory_bytes.and_then(size)),
             ("queue_items", number(self.encoder.queue_items as u64)),
@@ -378,6 +370,25 @@ fn bundle_entry(bundles: &[BundleSource]) -> Option<String> {
         [] => None,
         [one] => Some(text(one).to_string()),
         several => Some(toml::Value::Array(several.iter().map(text).collect()).to_string()),
+    }
+}
+
+fn read_encoder(reader: &mut Reader<'_>, limits: &Limits, threads: usize) -> EncoderSettings {
+    let second = Duration::from_secs(1);
+    EncoderSettings {
+        queue_items: size(reader.count("queue_items", defaults::QUEUE_ITEMS, 1..=65_536)),
+        queue_wait: reader.time("queue_wait", defaults::QUEUE_WAIT, second / 1000..=second * 3600),
+        batch_images: size(reader.count("encode_images", defaults::ENCODE_IMAGES, 1..=1024)),
+        batch_texts: size(reader.count("encode_texts", defaults::ENCODE_TEXTS, 1..=4096)),
+        batch_ids: size(reader.count("encode_ids", defaults::ENCODE_IDS, 16..=1 << 20)),
+        threads,
+        cache_bytes: reader.bytes("cache_bytes", defaults::CACHE_BYTES, 0..=1 << 40),
+        image_limits: ImageLimits {
+            max_bytes: limits.image_bytes,
+            max_pixels: limits.image_pixels,
+            max_side: limits.image_side,
+        },
+        text_bytes: limits.text_bytes,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Use case: bytes to vectors, without storing anything.
 
 use bytes::Bytes;
-use diptych_model::Modality;
 
 use crate::encoder::{Embedded, Work};
 use crate::error::Result;
@@ -21,6 +20,18 @@ pub enum Input {
     },
 }
 
+/// What an input of a batch is, before it is embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKind {
+    /// A picture file.
+    Image,
+    /// A text.
+    Text {
+        /// Its length.
+        bytes: usize,
+    },
+}
+
 impl Model {
     /// The vectors of one input.
     ///
@@ -37,12 +48,14 @@ impl Model {
     ///
     /// # Errors
     /// An encoder that is overloaded.
-    pub fn admit_batch(&self, modalities: &[Modality], work: Work) -> Result<Work> {
-        for &modality in
-            [Modality::Image, Modality::Text].iter().filter(|one| modalities.contains(one))
-        {
-            self.encoders().admit_batch(modality, work)?;
+    pub fn admit_batch(&self, batch: &[InputKind], work: Work) -> Result<Work> {
+        let mut texts = Vec::new();
+        for kind in batch {
+            if let InputKind::Text { bytes } = kind {
+                texts.push(*bytes);
+            }
         }
+        self.encoders().admit_batch(batch.len() - texts.len(), &texts, work)?;
         Ok(work.patient())
     }
 }

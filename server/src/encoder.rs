@@ -11,6 +11,7 @@ mod cost;
 mod decoders;
 mod job;
 mod lanes;
+mod loads;
 mod pulse;
 #[cfg(test)]
 mod tests;
@@ -24,14 +25,16 @@ use diptych_model::preprocess::ImageLimits;
 use diptych_model::{Encoder, Modality, PrepareTimes, PreparedImage, PreparedText, Vectors};
 use diptych_proto::v1::ErrorReason;
 
-pub use self::admission::{LaneLoad, Work};
-use self::admission::{Place, places_of};
+pub use self::admission::Work;
+use self::admission::{Before, Place, places_of};
 use self::cache::{Cache, Key};
 use self::cost::length_class;
 pub use self::decoders::Decoders;
+use self::decoders::Picture;
 use self::job::{Encoded, Input};
 use self::lanes::Budget;
 pub use self::lanes::Lane;
+pub use self::loads::LaneLoad;
 use self::tower::{Sizes, Tower};
 use self::turns::Turn;
 use crate::deadline::exceeded;
@@ -180,16 +183,37 @@ impl EncoderHandle {
         }
     }
 
-    /// Refuses a batch of inputs as a whole when the first of them would wait too long; once this let them in, they are
-    /// [patient](Work::patient).
+    /// Refuses a batch of inputs as a whole when the first of them would wait too long, or the last one be late; once this let them
+    /// in, they are [patient](Work::patient). `texts` are the lengths of the batch's texts, in bytes.
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED `QUEUE_FULL` or `DEADLINE_UNREACHABLE`, with a time to wait.
-    pub fn admit_batch(&self, modality: Modality, work: Work) -> Result<()> {
-        match modality {
-            Modality::Image => self.images.admission().check(work.lane, work.until, 0),
-            Modality::Text => self.texts.admission().check(work.lane, work.until, 0),
+    pub fn admit_batch(&self, images: usize, texts: &[usize], work: Work) -> Result<()> {
+        if images > 0 {
+            let classes = vec![0; images].into_iter();
+            self.images.admission().check(work, classes, self.decoders.ahead(work))?;
         }
+        if !texts.is_empty() {
+            let classes = texts.iter().map(|bytes| length_class(bytes / BYTES_PER_ID));
+            self.texts.admission().check(work, classes, Before::default())?;
+        }
+        Ok(())
+    }
+
+    /// Has every tower compute alone and in a batch, so that what inputs cost is known before the first caller comes.
+    ///
+    /// # Errors
+    /// An input that cannot be prepared.
+    pub fn warm_up(&self, image: Option<&[u8]>, text: Option<&str>) -> diptych_model::Result<()> {
+        let (encoder, settings) = (&self.encoder, &self.settings);
+        if let Some(image) = image {
+            let prepare = || encoder.prepare_image(image, &settings.image_limits);
+            self.images.warm_up(settings.batch_images, prepare)?;
+        }
+        if let Some(text) = text {
+            self.texts.warm_up(settings.batch_texts, || encoder.prepare_text(text, true))?;
+        }
+        Ok(())
     }
 
     /// Whether an input of this modality became a vector within the last `time`.
@@ -211,20 +235,18 @@ impl EncoderHandle {
     }
 
     async fn compute_image(&self, bytes: bytes::Bytes, work: Work) -> Result<Embedded> {
-        let place = self.images.admission().enter(work, 0).await?;
+        let picture = Picture::look(&self.encoder, bytes, self.settings.image_limits)?;
+        let before = self.decoders.before(work, &picture);
+        let place = self.images.admission().enter(work, 0, before).await?;
         let encoder = Arc::clone(&self.encoder);
-        let file = (bytes, self.settings.image_limits);
         let began = Instant::now();
         let mut turn = self.turn(work).await;
-        let here = turn.as_ref().and_then(|_| {
-            let (bytes, limits) = &file;
-            self.decoders.prepare_here(&encoder, (bytes, limits))
-        });
+        let here = turn.as_ref().and_then(|_| self.decoders.prepare_here(&encoder, &picture));
         let prepared = match here {
             Some(prepared) => prepared?,
             None => {
                 turn = None;
-                self.decoders.prepare(work, encoder, file).await?
+                self.decoders.prepare(work, encoder, picture).await?
             }
         };
         let (queued, PrepareTimes { decode, resize }) = (Instant::now(), prepared.times());
@@ -258,7 +280,7 @@ impl EncoderHandle {
     async fn compute_text(&self, text: String, truncate: bool, work: Work) -> Result<Embedded> {
         let class = length_class(text.len() / BYTES_PER_ID);
         let brief = text.len() <= BRIEF_BYTES;
-        let place = self.texts.admission().enter(work, class).await?;
+        let place = self.texts.admission().enter(work, class, Before::default()).await?;
         let encoder = Arc::clone(&self.encoder);
         let began = Instant::now();
         let turn = match brief {

@@ -2,7 +2,7 @@
 //!
 //! A call passes `gate.rs`, `observe.rs`, `deadline.rs` and `admission.rs`, its service's file, `convert.rs` and `value.rs` (all field checks),
 //! one use case, and back; an error passes `status.rs`, and `details.rs` where the transport itself refuses. `replies.rs` carries
-//! the replies of streams, `receive.rs` counts requests, `reply.rs` ends streams in time.
+//! the replies of streams, `receive.rs` and `reply.rs` bound the bytes of requests and replies (`room.rs`), and replies end in time.
 
 mod admin;
 mod admission;
@@ -27,10 +27,12 @@ mod operation;
 mod receive;
 mod replies;
 mod reply;
+mod room;
 mod search;
 mod snapshot;
 mod status;
 mod value;
+mod write;
 
 use std::sync::Arc;
 
@@ -57,6 +59,7 @@ use self::gate::Gate;
 pub use self::health::{Conditions, HealthReporter, health, set_health, set_health_of};
 use self::observe::ObserveLayer;
 use self::receive::ReceiveLayer;
+use self::room::Rooms;
 use crate::config::Config;
 use crate::encoder::EncoderSettings;
 use crate::limits::{CallLimits, ConnectionLimits};
@@ -72,6 +75,7 @@ pub struct Stack {
     connections: ConnectionLimits,
     message_bytes: usize,
     receive_bytes: u64,
+    reply_bytes: u64,
     observe: Settings,
 }
 
@@ -83,6 +87,7 @@ impl Stack {
             connections: config.connections,
             message_bytes: config.limits.message_bytes,
             receive_bytes: config.receive_bytes,
+            reply_bytes: config.reply_bytes,
             observe: config.observe.clone(),
         }
     }
@@ -104,6 +109,7 @@ struct SystemLimits {
     connections: ConnectionLimits,
     encoder: EncoderSettings,
     receive_bytes: u64,
+    reply_bytes: u64,
     decode_bytes: u64,
     memory_bytes: u64,
 }
@@ -115,6 +121,7 @@ impl Handler {
             connections: config.connections,
             encoder: config.encoder,
             receive_bytes: config.receive_bytes,
+            reply_bytes: config.reply_bytes,
             decode_bytes: config.decode_bytes,
             memory_bytes: service.memory.limit(),
         };
@@ -163,11 +170,12 @@ pub fn routes(
 pub async fn serve(stack: Stack, listener: TcpListener, (ends, counters): (Ends, Arc<Counters>)) {
     let observer = ObserveLayer::new(stack.observe);
     let gate = Gate::new(&stack.calls);
+    let replies = Rooms::new(stack.reply_bytes, stack.message_bytes as u64);
     let service = ServiceBuilder::new()
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(observer.clone())
         .layer(DetailsLayer::new(stack.message_bytes))
-        .layer(DeadlineLayer::new(&stack.calls, ends.clone(), Arc::clone(&counters)))
+        .layer(DeadlineLayer::new(&stack.calls, (ends.clone(), Arc::clone(&counters)), replies))
         .layer(AdmissionLayer::new(&stack.calls))
         .layer(ReceiveLayer::new(stack.receive_bytes, stack.message_bytes, stack.calls.timeout))
         .service(stack.routes.prepare());

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::deadline;
 use crate::embedding::Input;
+use crate::embedding::InputKind;
 use crate::encoder::{Lane, Work};
 use crate::error::{Error, Kind, Result};
 use crate::models::Model;
@@ -153,7 +154,7 @@ impl Service {
         let model = self.encoders_of(&info);
         let work = Work::here(Lane::Bulk);
         let work = match &model {
-            Ok(model) => model.admit_batch(&modalities(&puts), work)?,
+            Ok(model) => model.admit_batch(&kinds(&puts), work)?,
             Err(_) => work,
         };
         let (places, items) = apart(prepare(&info, puts, (model, work)).await?);
@@ -359,10 +360,10 @@ pub(crate) fn unsaid(_: serde_json::Error) -> Error {
 }
 
 /// The kinds of inputs that have to be embedded.
-fn modalities(puts: &[Result<ItemPut>]) -> Vec<diptych_model::Modality> {
-    let of = |put: &ItemPut| match put.content {
-        Content::Image(_) => Some(diptych_model::Modality::Image),
-        Content::Text { .. } => Some(diptych_model::Modality::Text),
+fn kinds(puts: &[Result<ItemPut>]) -> Vec<InputKind> {
+    let of = |put: &ItemPut| match &put.content {
+        Content::Image(_) => Some(InputKind::Image),
+        Content::Text { text, .. } => Some(InputKind::Text { bytes: text.len() }),
         Content::Vectors { .. } => None,
     };
     puts.iter().flatten().filter_map(of).collect()

@@ -24,6 +24,7 @@ pub mod activation;
 pub mod aliases;
 pub mod app;
 pub mod bench_index;
+mod callers;
 pub mod collections;
 pub mod compaction;
 pub mod config;

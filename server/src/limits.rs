@@ -31,6 +31,8 @@ pub struct ConnectionLimits {
     pub keepalive_timeout: Duration,
     /// Time that a connection is used, give or take a tenth.
     pub age: Duration,
+    /// Time after that for calls under way: as long as any may take.
+    pub linger: Duration,
 }
 
 /// How long calls may take, and how many there may be.
@@ -44,10 +46,43 @@ pub struct CallLimits {
     pub methods: BTreeMap<String, Duration>,
     /// Calls at once of one caller.
     pub per_caller: usize,
-    /// Calls at once of all callers.
+    /// Calls at once of all callers, those that stream not among them.
     pub calls: usize,
+    /// Streams at once of all callers.
+    pub streams: usize,
+    /// Longest wait for the next message of a stream of requests.
+    pub stream_idle: Duration,
+    /// Longest wait for a place among all calls.
+    pub wait: Duration,
     /// When a method refuses calls because more come than it can answer.
     pub overload: OverloadSettings,
+}
+
+impl CallLimits {
+    /// As long as any call may take.
+    pub fn longest(&self) -> Duration {
+        let named = self.methods.values().copied();
+        named.chain([self.timeout, self.stream_timeout]).max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+impl CallLimits {
+    /// Limits that no test comes near.
+    pub(crate) fn wide() -> Self {
+        let hour = Duration::from_secs(3600);
+        Self {
+            timeout: hour,
+            stream_timeout: hour,
+            methods: BTreeMap::new(),
+            per_caller: 1000,
+            calls: 1000,
+            streams: 1000,
+            stream_idle: hour,
+            wait: hour,
+            overload: OverloadSettings::default(),
+        }
+    }
 }
 
 /// How the server goes down.
@@ -170,6 +205,16 @@ pub(crate) fn observed(path: &str) -> &'static Observed {
     known.get(path).unwrap_or_else(|| OTHER.get_or_init(|| Observed::new(metrics::OTHER, UNARY)))
 }
 
+/// Whether the method at `path` has one message and one reply.
+pub(crate) fn is_unary(path: &str) -> bool {
+    observed(path).kind == UNARY
+}
+
+/// Whether the method at `path` reads one message and no more.
+pub(crate) fn takes_one_message(path: &str) -> bool {
+    [UNARY, "server_stream"].contains(&observed(path).kind)
+}
+
 /// The names of all methods; no two services have one in common.
 pub(crate) fn method_names() -> BTreeSet<&'static str> {
     methods().iter().map(|method| method.name.as_str()).collect()
@@ -230,9 +275,7 @@ mod tests {
             stream_timeout: 3600 * second,
             methods: [("Search".to_owned(), second), ("EmbedStream".to_owned(), 60 * second)]
                 .into(),
-            per_caller: 1,
-            calls: 1,
-            overload: OverloadSettings::default(),
+            ..CallLimits::wide()
         });
         let cap = |head, whole, streams| Cap { head, whole, streams };
         let rows = [

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
+use crate::callers::{Callers, caller};
 use crate::limits::ConnectionLimits;
 
 /// Pause after the system refused to accept: it has no file left, and trying at once would only burn the processor.
@@ -121,6 +122,8 @@ pub async fn serve<G, S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let places = Arc::new(Semaphore::new(limits.connections));
+    // One caller cannot shut the others out.
+    let callers = Callers::new(limits.connections.div_ceil(2));
     let mut connections = JoinSet::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -130,7 +133,8 @@ pub async fn serve<G, S, B>(
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener) => accepted,
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let place = Arc::clone(&places).try_acquire_owned().ok();
+        let (Some(place), Some(counted)) = (place, callers.enter(Some(caller(peer)))) else {
             counters.refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%peer, "a connection too many was closed");
             continue;
@@ -146,7 +150,7 @@ pub async fn serve<G, S, B>(
         let (gate, service) = (gate.clone(), service.clone());
         connections.spawn(async move {
             connection.run(stream, gate, service).await;
-            drop(place);
+            drop((place, counted));
         });
     }
     // From here on the system refuses who comes, so that a client tries the next server at once.

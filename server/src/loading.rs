@@ -47,7 +47,7 @@ impl Service {
         let resolved = tokio::task::spawn_blocking(move || below.resolve(&named)).await;
         let place = resolved.map_err(|_| Error::internal("a path was not looked at"))??;
         let memory = Arc::clone(&self.memory);
-        self.models.load(&place, move || memory.admit()).await.map_err(|error| {
+        self.models.load(&place, move |weights| memory.admit_with(weights)).await.map_err(|error| {
             let error = match error.downcast::<Error>() {
                 Ok(no_room) => return no_room,
                 Err(error) => error,

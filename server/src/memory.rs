@@ -77,27 +77,42 @@ impl Memory {
         self.check().inspect_err(|_| shed(Shed::Memory))
     }
 
+    /// Lets in a call that makes the process hold `bytes` more for good.
+    ///
+    /// # Errors
+    /// As [`Memory::admit`]; without a time to wait where that many never fit in.
+    pub(crate) fn admit_with(&self, bytes: u64) -> Result<()> {
+        self.check_with(bytes).inspect_err(|_| shed(Shed::Memory))
+    }
+
     /// [`Memory::admit`] for work of the server's own, which is no refused call.
     ///
     /// # Errors
     /// The same.
     pub(crate) fn check(&self) -> Result<()> {
+        self.check_with(0)
+    }
+
+    fn check_with(&self, bytes: u64) -> Result<()> {
         if self.most == 0 {
             return Ok(());
         }
         let held = self.look(Instant::now());
-        if held < self.most {
+        let would = held.saturating_add(bytes);
+        if held < self.most && would <= self.most {
             return Ok(());
         }
+        let more =
+            if bytes > 0 { format!(", which needs {} MiB", bytes >> 20) } else { String::new() };
         let message = format!(
-            "the server holds {} MiB of memory and takes no more from {} MiB on (memory_bytes): searches, reads and deletes go on; \
+            "the server holds {} MiB of memory and takes no more{more} from {} MiB on (memory_bytes): searches, reads and deletes go on; \
              delete items or collections, unload bundles, or give it more memory",
             held >> 20,
             self.most >> 20
         );
         let error = Error::new(Kind::Overloaded, ErrorReason::MemoryFull, message);
-        let error = error.with("limit", self.most.to_string()).with("actual", held.to_string());
-        Err(error.retry_after(RETRY))
+        let error = error.with("limit", self.most.to_string()).with("actual", would.to_string());
+        Err(if bytes > self.most { error } else { error.retry_after(RETRY) })
     }
 
     /// Waits until there is no room, and tells it as [`Memory::check`] does.

@@ -118,6 +118,7 @@ impl Model {
         let golden = bundle.golden_inputs()?;
         let probe = Probe::new(&golden, &encoder, &settings)?;
         let handle = EncoderHandle::start(encoder, settings, decoders)?;
+        probe.warm_up(&handle)?;
         let calibration = calibration(&bundle);
         let (loaded_ms, files) = (now_ms(), Some(bundle));
         Ok(Self { handle, calibration, probe, golden, loaded_ms, files })
@@ -272,11 +273,11 @@ impl Models {
     /// Loads the bundle in `folder`, off tokio's threads; the one that is here, when there is one of its digest.
     ///
     /// # Errors
-    /// What is wrong with it, or what `room` says before it is taken in. Nothing of it stays in memory then.
+    /// What is wrong with it, or what `room` says of the bytes of its weights before it is taken in. Nothing of it stays in memory then.
     pub(crate) async fn load(
         self: &Arc<Self>,
         folder: &Path,
-        room: impl FnOnce() -> Result<()> + Send + 'static,
+        room: impl FnOnce(u64) -> Result<()> + Send + 'static,
     ) -> anyhow::Result<Arc<Model>> {
         let _turn = self.loading.lock().await;
         let (models, folder) = (Arc::clone(self), folder.to_path_buf());
@@ -285,7 +286,7 @@ impl Models {
             if let Some(known) = models.get(bundle.embedding_digest()) {
                 return Ok(known);
             }
-            room()?;
+            room(bundle.parameters() as u64 * WEIGHT_BYTES)?;
             let model = models.add(Model::start(bundle, models.settings, &models.decoders)?);
             let (digest, bytes) = (model.digest(), model.encoder().weight_bytes());
             tracing::info!(digest, bytes, "a bundle was loaded");
@@ -334,6 +335,9 @@ impl Models {
         });
     }
 }
+
+/// Of one weight while the networks compute with it: f32.
+const WEIGHT_BYTES: u64 = 4;
 
 /// Milliseconds since 1970-01-01 UTC.
 pub(crate) fn now_ms() -> u64 {

@@ -63,6 +63,8 @@ pub(crate) enum Shed {
     TooManyCalls,
     /// There is no room for the request's bytes.
     ReceiveBytes,
+    /// There is no room for the reply's bytes.
+    ReplyBytes,
     /// The process holds as much memory as it may.
     Memory,
 }
@@ -73,6 +75,7 @@ pub(crate) fn shed(why: Shed) {
         Shed::MethodOverload => "method_overload",
         Shed::TooManyCalls => "too_many_calls",
         Shed::ReceiveBytes => "receive_bytes",
+        Shed::ReplyBytes => "reply_bytes",
         Shed::Memory => "memory",
     };
     METRICS.shed.with_label_values(&[reason, NO_LANE]).inc();

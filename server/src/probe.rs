@@ -62,6 +62,15 @@ impl Probe {
         Ok(probe)
     }
 
+    /// Has every encoder compute, alone and in a batch, so that it is known what inputs cost.
+    ///
+    /// # Errors
+    /// An input that the encoder refuses.
+    pub(crate) fn warm_up(&self, encoders: &EncoderHandle) -> diptych_model::Result<()> {
+        let image = self.image.as_ref().map(|(image, _)| image.as_ref());
+        encoders.warm_up(image, self.text.as_ref().map(|(text, _)| text.as_str()))
+    }
+
     /// Asks again. An encoder with too much to do to answer in time is fine if others were answered lately.
     ///
     /// # Errors

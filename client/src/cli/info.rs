@@ -54,9 +54,9 @@ fn limits(limits: &v1::Limits) -> Vec<(&'static str, Json)> {
             streams_per_connection calls_per_caller calls header_bytes local_resets pending_resets message_parts
             receive_bytes decode_bytes queue_items encode_images encode_texts encode_tokens request_id_bytes
             name_bytes group_bytes metadata_keys metadata_key_bytes metadata_text_bytes metadata_list_texts
-            metadata_bytes filter_values delete_ids dimension ef_search ingest_window memory_bytes;
+            metadata_bytes filter_values delete_ids dimension ef_search ingest_window memory_bytes reply_bytes streams;
         times: handshake_timeout keepalive_interval keepalive_timeout connection_age call_timeout stream_timeout
-            queue_wait
+            queue_wait stream_idle_timeout
     };
     let methods = &limits.method_timeouts;
     let methods: serde_json::Map<String, Json> = methods

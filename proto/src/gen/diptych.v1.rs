@@ -447,7 +447,7 @@ pub struct Limits {
     /// Elements and messages, one in another or beside it, of a message received.
     #[prost(uint32, tag = "28")]
     pub message_parts: u32,
-    /// Bytes of requests under way, over all calls; a call that comes then waits, unread, within its deadline.
+    /// Bytes of requests under way, over all calls; a message that does not fit in is refused with `QUEUE_FULL`. One caller may have half.
     #[prost(uint64, tag = "29")]
     pub receive_bytes: u64,
     /// Bytes that pictures are decoded in together; one that comes then waits within its deadline.
@@ -511,6 +511,16 @@ pub struct Limits {
     /// Bytes of memory from which on the server refuses to hold more (`MEMORY_FULL`); 0 for none.
     #[prost(uint64, tag = "49")]
     pub memory_bytes: u64,
+    /// Bytes of large replies that were not read yet, over all calls; one that does not fit in is refused with `QUEUE_FULL`. One caller
+    /// may have half.
+    #[prost(uint64, tag = "50")]
+    pub reply_bytes: u64,
+    /// Streams at once, of all callers; one more is refused with `QUEUE_FULL`.
+    #[prost(uint32, tag = "51")]
+    pub streams: u32,
+    /// Time that the server waits for the next message of a stream of requests.
+    #[prost(message, optional, tag = "52")]
+    pub stream_idle_timeout: ::core::option::Option<::prost_types::Duration>,
 }
 /// The time of a method.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5359,6 +5369,8 @@ pub enum ErrorReason {
     /// RESOURCE_EXHAUSTED with RetryInfo: the server holds as much memory as it may; metadata names `limit` and `actual`, in bytes. What
     /// would make it hold more is refused; searches, reads and deletes go on.
     MemoryFull = 82,
+    /// UNAVAILABLE: no message of the stream came for `limits.stream_idle_timeout`. Open it again when there is one.
+    StreamIdle = 83,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -5426,6 +5438,7 @@ impl ErrorReason {
             Self::IngestUnknown => "ERROR_REASON_INGEST_UNKNOWN",
             Self::StreamTakenOver => "ERROR_REASON_STREAM_TAKEN_OVER",
             Self::MemoryFull => "ERROR_REASON_MEMORY_FULL",
+            Self::StreamIdle => "ERROR_REASON_STREAM_IDLE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -5492,6 +5505,7 @@ impl ErrorReason {
             "ERROR_REASON_INGEST_UNKNOWN" => Some(Self::IngestUnknown),
             "ERROR_REASON_STREAM_TAKEN_OVER" => Some(Self::StreamTakenOver),
             "ERROR_REASON_MEMORY_FULL" => Some(Self::MemoryFull),
+            "ERROR_REASON_STREAM_IDLE" => Some(Self::StreamIdle),
             _ => None,
         }
     }

@@ -83,9 +83,14 @@ pub struct Flags {
     #[arg(long, env = "DIPTYCH_PAGE_SIZE", value_name = "ENTRIES")]
     pub page_size: Option<String>,
 
-    /// Most bytes of requests under way, over all calls; a call beyond is refused before it is read [built-in: 256MiB].
+    /// Most bytes of requests under way, over all calls, of which one caller may have half; what does not fit in is refused
+    /// [built-in: 256MiB].
     #[arg(long, env = "DIPTYCH_RECEIVE_BYTES", value_name = "SIZE")]
     pub receive_bytes: Option<String>,
+    /// Most bytes of large replies that were not read yet, over all calls, of which one caller may have half; what does not fit in
+    /// is refused [built-in: 128MiB].
+    #[arg(long, env = "DIPTYCH_REPLY_BYTES", value_name = "SIZE")]
+    pub reply_bytes: Option<String>,
     /// Most memory that pictures are decoded in together, 12 bytes a pixel and 4MiB each; the others wait [built-in: 512MiB, or
     /// 32MiB a thread, or what the largest picture takes, whichever is most].
     #[arg(long, env = "DIPTYCH_DECODE_BYTES", value_name = "SIZE")]
@@ -95,7 +100,8 @@ pub struct Flags {
     /// at least and half at most; none without a container].
     #[arg(long, env = "DIPTYCH_MEMORY_BYTES", value_name = "SIZE")]
     pub memory_bytes: Option<String>,
-    /// Inputs that may be under way in an encoder, those that wait included; one more is refused [built-in: 512].
+    /// Inputs that may be under way in an encoder, those that wait included, of searches and of other callers each; one more is refused
+    /// [built-in: 512].
     #[arg(long, env = "DIPTYCH_QUEUE_ITEMS", value_name = "ITEMS")]
     pub queue_items: Option<String>,
     /// Longest time that an input may have to wait for its encoder, as far as can be told when it comes; one that would wait
@@ -131,6 +137,9 @@ pub struct Flags {
     /// Longest time for a call that streams; a caller's shorter deadline wins [built-in: 1h].
     #[arg(long, env = "DIPTYCH_STREAM_TIMEOUT", value_name = "TIME")]
     pub stream_timeout: Option<String>,
+    /// Longest wait for the next message of a stream of requests; the stream is ended then, and may be opened again [built-in: 5m].
+    #[arg(long, env = "DIPTYCH_STREAM_IDLE_TIMEOUT", value_name = "TIME")]
+    pub stream_idle_timeout: Option<String>,
     /// Times of methods that differ, as Search=5s,EmbedStream=10m [built-in: none].
     #[arg(long, env = "DIPTYCH_METHOD_TIMEOUTS", value_name = "LIST")]
     pub method_timeouts: Option<String>,
@@ -146,7 +155,7 @@ pub struct Flags {
     /// more come than can be answered [built-in: 250ms].
     #[arg(long, env = "DIPTYCH_BURST_WAIT", value_name = "TIME")]
     pub burst_wait: Option<String>,
-    /// Connections at once; one more is closed at once [built-in: 1024].
+    /// Connections at once, of which one caller may have half; one more is closed at once [built-in: 1024].
     #[arg(long, env = "DIPTYCH_MAX_CONNECTIONS", value_name = "CONNECTIONS")]
     pub max_connections: Option<String>,
     /// Calls at once on one HTTP/2 connection [built-in: 1000].
@@ -241,7 +250,7 @@ impl Flags {
     }
 
     /// The values that are no paths, by key.
-    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 46] {
+    pub(super) fn texts(&self) -> [(&'static str, &Option<String>); 48] {
         [
             ("listen", &self.listen),
             ("ops_listen", &self.ops_listen),
@@ -257,6 +266,7 @@ impl Flags {
             ("search_limit", &self.search_limit),
             ("page_size", &self.page_size),
             ("receive_bytes", &self.receive_bytes),
+            ("reply_bytes", &self.reply_bytes),
             ("decode_bytes", &self.decode_bytes),
             ("memory_bytes", &self.memory_bytes),
             ("queue_items", &self.queue_items),
@@ -270,6 +280,7 @@ impl Flags {
             ("exact_below", &self.exact_below),
             ("timeout", &self.timeout),
             ("stream_timeout", &self.stream_timeout),
+            ("stream_idle_timeout", &self.stream_idle_timeout),
             ("method_timeouts", &self.method_timeouts),
             ("calls_per_caller", &self.calls_per_caller),
             ("burst_calls", &self.burst_calls),

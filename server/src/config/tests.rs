@@ -136,8 +136,8 @@ fn the_memory_of_embedding_is_the_sum_of_its_bounds() {
     let sizes = ["--receive-bytes", "100MiB", "--decode-bytes", "600MiB"];
     let config = resolve(&flags(&sizes)).unwrap();
     let mib = 1 << 20;
-    // Requests twice, pictures being decoded, small requests twice, and what waits for towers.
-    assert_eq!(config.embedding_bytes(24 * mib, 7 * mib), (200 + 600 + 48 + 7) * mib);
+    // Requests twice, replies, pictures being decoded, small requests twice, and what waits for towers.
+    assert_eq!(config.embedding_bytes(24 * mib, 7 * mib), (200 + 128 + 600 + 48 + 7) * mib);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::unit::{show_bytes, show_duration};
 use super::{Config, defaults, size};
+use crate::encoder::EncoderSettings;
 use crate::limits::{CallLimits, ConnectionLimits, DrainTimes};
 use crate::overload::OverloadSettings;
 
@@ -15,8 +16,10 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Calls at once, over all connections, beyond those that encoders have places for.
 const CALLS_BESIDE: usize = 256;
+/// Streams at once are that part of as many: each may go on for an hour.
+const STREAM_SHARE: usize = 4;
 
-pub(super) fn connections(reader: &mut Reader<'_>) -> ConnectionLimits {
+pub(super) fn connections(reader: &mut Reader<'_>, linger: Duration) -> ConnectionLimits {
     let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     ConnectionLimits {
         connections: size(reader.count("max_connections", defaults::CONNECTIONS, 1..=1_000_000)),
@@ -44,13 +47,15 @@ pub(super) fn connections(reader: &mut Reader<'_>) -> ConnectionLimits {
             MILLISECOND * 10..=HOUR,
         ),
         age: reader.time("connection_age", defaults::CONNECTION_AGE, MILLISECOND * 10..=DAY * 30),
+        linger,
     }
 }
 
-/// `queue_items` is how many inputs an encoder takes: more calls than both towers of a bundle have places for are let in, so that
-/// one that is full says so itself. With one of `threads`, what is brief is computed on the thread that lets calls in.
-pub(super) fn calls(reader: &mut Reader<'_>, (queue_items, threads): (usize, usize)) -> CallLimits {
+/// More calls than both towers of a bundle have places for are let in, so that one that is full says so itself. With one thread, what
+/// is brief is computed on the thread that lets calls in.
+pub(super) fn calls(reader: &mut Reader<'_>, encoder: &EncoderSettings) -> CallLimits {
     let built_in = OverloadSettings::default();
+    let calls = 2 * encoder.queue_items + CALLS_BESIDE;
     CallLimits {
         timeout: reader.time("timeout", defaults::TIMEOUT, MILLISECOND..=HOUR),
         stream_timeout: reader.time("stream_timeout", defaults::STREAM_TIMEOUT, MILLISECOND..=DAY),
@@ -60,7 +65,14 @@ pub(super) fn calls(reader: &mut Reader<'_>, (queue_items, threads): (usize, usi
             defaults::CALLS_PER_CALLER,
             1..=1_000_000,
         )),
-        calls: 2 * queue_items + CALLS_BESIDE,
+        calls,
+        streams: calls / STREAM_SHARE,
+        stream_idle: reader.time(
+            "stream_idle_timeout",
+            defaults::STREAM_IDLE,
+            MILLISECOND * 10..=DAY,
+        ),
+        wait: encoder.queue_wait,
         overload: OverloadSettings {
             burst_calls: size(reader.count(
                 "burst_calls",
@@ -68,7 +80,7 @@ pub(super) fn calls(reader: &mut Reader<'_>, (queue_items, threads): (usize, usi
                 1..=1_000_000,
             )),
             burst_wait: reader.time("burst_wait", built_in.burst_wait, MILLISECOND..=HOUR),
-            least: built_in.least.min(threads),
+            least: built_in.least.min(encoder.threads),
             ..built_in
         },
     }
@@ -86,7 +98,7 @@ pub(super) fn drain(reader: &mut Reader<'_>) -> DrainTimes {
 }
 
 /// Keys with their values as TOML, in the order of the help.
-pub(super) fn entries(config: &Config) -> [(&'static str, Option<String>); 18] {
+pub(super) fn entries(config: &Config) -> [(&'static str, Option<String>); 19] {
     let text = |text: String| Some(toml::Value::String(text).to_string());
     let time = |time: Duration| text(show_duration(time));
     let number = |number: usize| Some(number.to_string());
@@ -95,6 +107,7 @@ pub(super) fn entries(config: &Config) -> [(&'static str, Option<String>); 18] {
     [
         ("timeout", time(calls.timeout)),
         ("stream_timeout", time(calls.stream_timeout)),
+        ("stream_idle_timeout", time(calls.stream_idle)),
         ("method_timeouts", methods.and_then(text)),
         ("calls_per_caller", number(calls.per_caller)),
         ("burst_calls", number(calls.overload.burst_calls)),

@@ -5,7 +5,6 @@
 //! bound memory besides, whatever is predicted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use diptych_proto::v1::ErrorReason;
@@ -14,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::cost::CostTable;
 use super::lanes::Lane;
+use super::loads::{LaneLoad, Loaded, Loads};
 use crate::deadline;
 use crate::error::{Error, Kind, Result};
 use crate::observe::shed_by_tower;
@@ -61,15 +61,15 @@ impl Work {
     }
 }
 
-/// All places of a tower, where callers have `places` of them.
+/// All places of a tower, where callers of each lane have `places` of them.
 pub(super) fn places_of(places: usize) -> usize {
-    places.max(1) + (places / BULK_SHARE).max(1)
+    2 * places.max(1) + (places / BULK_SHARE).max(1)
 }
 
 /// How much a tower lets in.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Inputs under way.
+    /// Inputs under way in a lane of callers.
     pub(super) places: usize,
     /// The longest predicted wait.
     pub(super) wait: Duration,
@@ -77,134 +77,117 @@ pub(super) struct Bounds {
     pub(super) batch: usize,
 }
 
+/// What an input goes through before it comes to the tower.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    /// How long it waits for that.
+    pub(super) wait: Duration,
+    /// How long that takes.
+    pub(super) cost: Duration,
+}
+
 /// What is under way in a tower.
 #[derive(Debug)]
 pub(super) struct Admission {
     bounds: Bounds,
     costs: Arc<CostTable>,
-    places: Arc<Semaphore>,
-    /// Bulk work has places of its own, so that it can never hold all of them.
-    bulk_places: Arc<Semaphore>,
-    under_way: Arc<[Load; 3]>,
-}
-
-/// What is under way in a lane of a tower.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LaneLoad {
-    /// Inputs, those that are computed included.
-    pub inputs: u64,
-    /// What they take, as far as can be told.
-    pub cost: Duration,
-    /// How long one that comes now would wait.
-    pub wait: Duration,
-}
-
-#[derive(Debug, Default)]
-struct Load {
-    inputs: AtomicU64,
-    nanoseconds: AtomicU64,
+    /// Each lane has places of its own: who waits for one is given the next, so that in common places those of streams, which wait,
+    /// would come before searches, which do not, and bulk work could hold them all.
+    places: [Arc<Semaphore>; 3],
+    under_way: Loads,
 }
 
 /// A place among the inputs under way; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    lane: Lane,
-    nanoseconds: u64,
-    under_way: Arc<[Load; 3]>,
+    _load: Loaded,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let load = &self.under_way[self.lane as usize];
-        load.inputs.fetch_sub(1, Ordering::Relaxed);
-        load.nanoseconds.fetch_sub(self.nanoseconds, Ordering::Relaxed);
-    }
 }
 
 impl Admission {
     pub(super) fn new(bounds: Bounds, costs: Arc<CostTable>) -> Self {
-        let semaphore = |places: usize| Arc::new(Semaphore::new(places.max(1)));
-        let (places, bulk_places) =
-            (semaphore(bounds.places), semaphore(bounds.places / BULK_SHARE));
-        Self { bounds, costs, places, bulk_places, under_way: Arc::default() }
+        let places = Lane::ALL.map(|lane| {
+            let share = if lane == Lane::Bulk { BULK_SHARE } else { 1 };
+            Arc::new(Semaphore::new((bounds.places / share).max(1)))
+        });
+        Self { bounds, costs, places, under_way: Loads::default() }
     }
 
-    /// Refuses at once what would wait too long, without letting anything in.
+    /// Refuses at once what would wait too long, without letting anything in: inputs of these classes together.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED `QUEUE_FULL`, or `DEADLINE_UNREACHABLE` when the caller's own deadline is what is too short, with a
-    /// time to wait.
-    pub(super) fn check(&self, lane: Lane, until: Option<Instant>, class: usize) -> Result<()> {
-        let wait = self.wait(lane);
+    /// As [`Admission::enter`].
+    pub(super) fn check(
+        &self,
+        work: Work,
+        classes: impl ExactSizeIterator<Item = usize>,
+        before: Before,
+    ) -> Result<()> {
+        let lane = work.lane;
+        // What comes to one place of work waits for the other meanwhile: the slower one is what is waited for.
+        let wait = self.under_way.wait(lane).max(before.wait);
         if wait > self.bounds.wait {
-            return Err(shed_by_tower(lane, full(wait - self.bounds.wait)));
+            let refused = full(wait - self.bounds.wait);
+            return Err(shed_by_tower(lane, sized(refused, self.bounds.wait, wait)));
         }
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let needed = wait + self.cost(lane, class);
+        let left = work.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let beside = self.under_way.inputs(lane) + classes.len();
+        let own: Duration = classes.map(|class| self.cost(class, beside)).sum();
+        let needed = wait + before.cost + own;
         // Without anything ahead the prediction may be wrong and the caller's only chance is to try.
         if let Some(left) = left.filter(|left| *left < needed && !wait.is_zero()) {
-            return Err(shed_by_tower(lane, unreachable_deadline(needed - left)));
+            let refused = unreachable_deadline(needed - left);
+            return Err(shed_by_tower(lane, sized(refused, left, needed)));
         }
         Ok(())
     }
 
-    /// A place for one input of `class`.
+    /// A place for one input of `class`. Who waits for one counts among those under way, since that is who others wait for.
     ///
     /// # Errors
-    /// As [`Admission::check`], for who is not patient.
-    pub(super) async fn enter(&self, work: Work, class: usize) -> Result<Place> {
-        let places = match work.lane {
-            Lane::Bulk => Arc::clone(&self.bulk_places),
-            Lane::Interactive | Lane::Standard => Arc::clone(&self.places),
-        };
-        let permit = if work.patient {
-            places.acquire_owned().await.map_err(|_| Error::internal("the encoder has ended"))?
-        } else {
-            self.check(work.lane, work.until, class)?;
-            places
-                .try_acquire_owned()
-                .map_err(|_| shed_by_tower(work.lane, full(self.wait(work.lane))))?
-        };
-        let cost = self.cost(work.lane, class);
-        let nanoseconds = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
-        let load = &self.under_way[work.lane as usize];
-        load.inputs.fetch_add(1, Ordering::Relaxed);
-        load.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-        let under_way = Arc::clone(&self.under_way);
-        Ok(Place { lane: work.lane, nanoseconds, under_way, _permit: permit })
+    /// RESOURCE_EXHAUSTED `QUEUE_FULL`, or `DEADLINE_UNREACHABLE` when the caller's own deadline is what is too short, with a
+    /// time to wait; for who is not patient.
+    pub(super) async fn enter(&self, work: Work, class: usize, before: Before) -> Result<Place> {
+        let places = Arc::clone(&self.places[work.lane as usize]);
+        if work.patient {
+            let load = self.under_way.enter(work.lane, self.next_cost(work.lane, class));
+            let permit = places.acquire_owned().await;
+            let permit = permit.map_err(|_| Error::internal("the encoder has ended"))?;
+            return Ok(Place { _load: load, _permit: permit });
+        }
+        self.check(work, std::iter::once(class), before)?;
+        let permit = places.try_acquire_owned().map_err(|_| {
+            let refused = full(self.wait(work.lane)).with("limit", self.bounds.places.to_string());
+            shed_by_tower(work.lane, refused)
+        })?;
+        let load = self.under_way.enter(work.lane, self.next_cost(work.lane, class));
+        Ok(Place { _load: load, _permit: permit })
     }
 
     /// What is under way, by lane.
     pub(super) fn load(&self) -> [LaneLoad; 3] {
-        Lane::ALL.map(|lane| LaneLoad {
-            inputs: self.under_way[lane as usize].inputs.load(Ordering::Relaxed),
-            cost: self.cost_under_way(lane),
-            wait: self.wait(lane),
-        })
+        self.under_way.all()
     }
 
-    /// What the inputs of a lane take.
-    fn cost_under_way(&self, lane: Lane) -> Duration {
-        let load = &self.under_way[lane as usize];
-        Duration::from_nanos(load.nanoseconds.load(Ordering::Relaxed))
-    }
-
-    /// How long an input that comes now waits for its batch, as far as the past tells: for its own lane's work, stretched by
-    /// what other lanes may take beside it, and at most for all that is under way.
+    /// How long an input that comes now waits for its batch.
     pub(super) fn wait(&self, lane: Lane) -> Duration {
-        let of = |lane: Lane| self.under_way[lane as usize].nanoseconds.load(Ordering::Relaxed);
-        let all: u64 = Lane::ALL.into_iter().map(of).sum();
-        let weights: u64 = Lane::ALL.into_iter().map(Lane::weight).sum();
-        let stretched = of(lane).saturating_mul(weights) / lane.weight();
-        Duration::from_nanos(stretched.min(all))
+        self.under_way.wait(lane)
     }
 
     /// What one more input of `class` will take, in a batch with those of its lane.
-    fn cost(&self, lane: Lane, class: usize) -> Duration {
-        let beside = self.under_way[lane as usize].inputs.load(Ordering::Relaxed) as usize + 1;
+    fn next_cost(&self, lane: Lane, class: usize) -> Duration {
+        self.cost(class, self.under_way.inputs(lane) + 1)
+    }
+
+    fn cost(&self, class: usize, beside: usize) -> Duration {
         self.costs.input(class, beside.min(self.bounds.batch))
     }
+}
+
+/// A refusal with the time that may be waited and the one that would be, in milliseconds.
+fn sized(refused: Error, limit: Duration, actual: Duration) -> Error {
+    let milliseconds = |time: Duration| time.as_millis().to_string();
+    refused.with("limit_ms", milliseconds(limit)).with("actual_ms", milliseconds(actual))
 }
 
 fn full(longer: Duration) -> Error {
@@ -245,28 +228,31 @@ mod tests {
         let admission = admission(100, 25 * MS);
         let mut places = Vec::new();
         for _ in 0..3 {
-            places.push(admission.enter(work(Lane::Interactive), 0).await.unwrap());
+            places.push(
+                admission.enter(work(Lane::Interactive), 0, Before::default()).await.unwrap(),
+            );
         }
-        let refused = admission.enter(work(Lane::Interactive), 0).await.unwrap_err();
+        let refused =
+            admission.enter(work(Lane::Interactive), 0, Before::default()).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::Overloaded);
         assert_eq!(refused.details().reason, ErrorReason::QueueFull);
         let retry = refused.details().retry_after.unwrap();
         assert!((10 * MS..=12 * MS).contains(&retry), "{retry:?}");
         places.pop();
-        assert!(admission.enter(work(Lane::Interactive), 0).await.is_ok());
+        assert!(admission.enter(work(Lane::Interactive), 0, Before::default()).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_deadline_that_cannot_be_met_is_refused_as_such() {
         let admission = admission(100, 1000 * MS);
         let soon = Work { until: Some(Instant::now() + 15 * MS), ..work(Lane::Standard) };
-        assert!(admission.enter(soon, 0).await.is_ok(), "nothing is ahead");
-        let _ahead = admission.enter(work(Lane::Standard), 0).await.unwrap();
-        let refused = admission.enter(soon, 0).await.unwrap_err();
+        assert!(admission.enter(soon, 0, Before::default()).await.is_ok(), "nothing is ahead");
+        let _ahead = admission.enter(work(Lane::Standard), 0, Before::default()).await.unwrap();
+        let refused = admission.enter(soon, 0, Before::default()).await.unwrap_err();
         assert_eq!(refused.details().reason, ErrorReason::DeadlineUnreachable);
         assert!(refused.details().retry_after.is_some());
         let later = Work { until: Some(Instant::now() + 60_000 * MS), ..work(Lane::Standard) };
-        assert!(admission.enter(later, 0).await.is_ok());
+        assert!(admission.enter(later, 0, Before::default()).await.is_ok());
     }
 
     #[tokio::test]
@@ -274,10 +260,12 @@ mod tests {
         let admission = admission(1000, 50 * MS);
         let mut places = Vec::new();
         for _ in 0..100 {
-            places.push(admission.enter(work(Lane::Bulk).patient(), 0).await.unwrap());
+            places.push(
+                admission.enter(work(Lane::Bulk).patient(), 0, Before::default()).await.unwrap(),
+            );
         }
-        assert!(admission.check(Lane::Bulk, None, 0).is_err());
-        assert!(admission.enter(work(Lane::Interactive), 0).await.is_ok());
+        assert!(admission.check(work(Lane::Bulk), [0].into_iter(), Before::default()).is_err());
+        assert!(admission.enter(work(Lane::Interactive), 0, Before::default()).await.is_ok());
     }
 
     #[tokio::test]
@@ -285,23 +273,88 @@ mod tests {
         let costs = Arc::new(CostTable::default());
         let bounds = Bounds { places: 2, wait: MS, batch: 8 };
         let admission = Admission::new(bounds, costs);
-        let _one = admission.enter(work(Lane::Standard), 0).await.unwrap();
-        let two = admission.enter(work(Lane::Standard), 0).await.unwrap();
-        let refused = admission.enter(work(Lane::Standard), 0).await.unwrap_err();
+        let _one = admission.enter(work(Lane::Standard), 0, Before::default()).await.unwrap();
+        let two = admission.enter(work(Lane::Standard), 0, Before::default()).await.unwrap();
+        let refused =
+            admission.enter(work(Lane::Standard), 0, Before::default()).await.unwrap_err();
         assert_eq!(refused.details().reason, ErrorReason::QueueFull);
         drop(two);
-        assert!(admission.enter(work(Lane::Standard), 0).await.is_ok());
+        assert!(admission.enter(work(Lane::Standard), 0, Before::default()).await.is_ok());
     }
 
     #[tokio::test]
     async fn nothing_is_left_when_all_places_are_given_back() {
         let admission = admission(10, 1000 * MS);
         for lane in Lane::ALL {
-            let one = admission.enter(work(lane), 0).await.unwrap();
-            let two = admission.enter(work(lane).patient(), 3).await.unwrap();
+            let one = admission.enter(work(lane), 0, Before::default()).await.unwrap();
+            let two = admission.enter(work(lane).patient(), 3, Before::default()).await.unwrap();
             assert!(admission.wait(lane) > Duration::ZERO);
             drop((one, two));
         }
         assert!(Lane::ALL.into_iter().all(|lane| admission.wait(lane).is_zero()));
+    }
+
+    #[tokio::test]
+    async fn searches_find_places_while_inputs_of_streams_wait_for_theirs() {
+        let costs = Arc::new(CostTable::default());
+        let bounds = Bounds { places: 2, wait: MS, batch: 8 };
+        let admission = Admission::new(bounds, costs);
+        let stream = || admission.enter(work(Lane::Standard).patient(), 0, Before::default());
+        let mut held = vec![stream().await.unwrap(), stream().await.unwrap()];
+        let mut waiting = Box::pin(stream());
+        let polled = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(waiting.as_mut().poll(context).is_pending())
+        });
+        assert!(polled.await);
+        let search = || admission.enter(work(Lane::Interactive), 0, Before::default());
+        assert!(search().await.is_ok());
+        held.pop();
+        assert!(search().await.is_ok());
+        drop(waiting.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn inputs_that_wait_for_a_place_are_waited_for() {
+        let admission = admission(1, 25 * MS);
+        let stream = || admission.enter(work(Lane::Standard).patient(), 0, Before::default());
+        let _held = stream().await.unwrap();
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(stream())).collect();
+        for one in &mut waiting {
+            let polled = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(one.as_mut().poll(context).is_pending())
+            });
+            assert!(polled.await);
+        }
+        assert_eq!(admission.wait(Lane::Standard), 40 * MS);
+        let refused = admission.enter(work(Lane::Standard), 0, Before::default()).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.details().metadata["limit_ms"], "25");
+        assert_eq!(refused.details().metadata["actual_ms"], "40");
+        drop(waiting);
+        assert_eq!(admission.wait(Lane::Standard), 10 * MS);
+    }
+
+    #[tokio::test]
+    async fn a_batch_needs_the_time_of_all_its_inputs() {
+        let admission = admission(100, 1000 * MS);
+        let _ahead = admission.enter(work(Lane::Standard), 0, Before::default()).await.unwrap();
+        let soon = Work { until: Some(Instant::now() + 100 * MS), ..work(Lane::Standard) };
+        let check = |inputs| admission.check(soon, vec![0; inputs].into_iter(), Before::default());
+        assert!(check(2).is_ok());
+        let refused = check(64).unwrap_err();
+        assert_eq!(refused.details().reason, ErrorReason::DeadlineUnreachable);
+        assert_eq!(refused.details().metadata["actual_ms"], "650");
+    }
+
+    #[tokio::test]
+    async fn who_would_wait_too_long_before_the_tower_is_refused() {
+        let admission = admission(100, 25 * MS);
+        let before = |milliseconds| Before { wait: milliseconds * MS, cost: MS };
+        assert!(admission.enter(work(Lane::Interactive), 0, before(20)).await.is_ok());
+        let refused = admission.enter(work(Lane::Interactive), 0, before(30)).await.unwrap_err();
+        assert_eq!(refused.details().reason, ErrorReason::QueueFull);
+        let soon = Work { until: Some(Instant::now() + 15 * MS), ..work(Lane::Interactive) };
+        let refused = admission.enter(soon, 0, before(20)).await.unwrap_err();
+        assert_eq!(refused.details().reason, ErrorReason::DeadlineUnreachable);
     }
 }

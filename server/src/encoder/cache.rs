@@ -1,7 +1,8 @@
 //! Vectors of inputs that were embedded of late, by what was embedded: queries repeat themselves.
 //!
 //! One cache belongs to one bundle, so a key needs no digest of it. Of equal inputs under way at once, one is computed and the
-//! others wait for it. Bulk work passes by: what is written comes once, and would push out what is asked. So do tests of the encoder.
+//! others wait for it, each within its lane and among those as patient as itself: nobody waits behind one whose turn comes later than
+//! its own would. Bulk work passes by: what is written comes once, and would push out what is asked. So do tests of the encoder.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +44,12 @@ impl Key {
     /// A text; with and without `truncate` they fail differently.
     pub(super) fn text(text: &str, truncate: bool) -> Self {
         Self::of(if truncate { b"cut__" } else { b"text_" }, text.as_bytes())
+    }
+
+    /// Under which one of equal inputs is computed at a time.
+    fn turn(mut self, work: Work) -> Self {
+        self.0[0] ^= 1 << (2 * work.lane as u8 + u8::from(work.patient));
+        self
     }
 
     fn of(kind: &[u8; 5], bytes: &[u8]) -> Self {
@@ -92,22 +99,28 @@ impl Cache {
         else {
             return compute.await;
         };
-        match kept.get_value_or_guard_async(&key.await?).await {
-            Ok(embedded) => {
-                self.hits.fetch_add(1, Ordering::Relaxed);
-                observe::cache(true);
-                // It took no time now.
-                Ok(Embedded { timings: EmbedTimings::default(), ..embedded })
-            }
-            Err(guard) => {
-                self.misses.fetch_add(1, Ordering::Relaxed);
-                observe::cache(false);
-                let embedded = compute.await?;
-                // Refused when the key was removed meanwhile, which nobody does.
-                drop(guard.insert(embedded.clone()));
-                Ok(embedded)
-            }
+        let key = key.await?;
+        if let Some(embedded) = kept.get(&key) {
+            return Ok(self.found(embedded));
         }
+        // Nothing is kept under such a key: whoever has its guard computes, and those who come meanwhile look again after that.
+        let turn = kept.get_value_or_guard_async(&key.turn(work)).await;
+        if let Some(embedded) = kept.get(&key) {
+            return Ok(self.found(embedded));
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        observe::cache(false);
+        let embedded = compute.await?;
+        kept.insert(key, embedded.clone());
+        drop(turn);
+        Ok(embedded)
+    }
+
+    /// What was kept took no time now.
+    fn found(&self, embedded: Embedded) -> Embedded {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        observe::cache(true);
+        Embedded { timings: EmbedTimings::default(), ..embedded }
     }
 
     /// How often inputs were found, and how often not.
@@ -238,5 +251,18 @@ mod tests {
             ask(&cache, Lane::Interactive, &format!("text {number}")).await;
         }
         assert!(cache.kept.as_ref().unwrap().weight() <= 64 * 1024);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_behind_an_equal_input_of_another_lane_or_of_one_more_patient() {
+        let cache = Cache::new(1 << 20);
+        let search = Work::here(Lane::Interactive);
+        for (ahead, bytes) in [(Work::here(Lane::Standard), b"a"), (search.patient(), b"b")] {
+            let key = || image(bytes);
+            let mut stuck = Box::pin(cache.get_or_compute(ahead, key(), std::future::pending()));
+            assert!(futures_poll(&mut stuck).await);
+            let kept = Cache::get_or_compute(&cache, search, key(), async { Ok(embedded(1.0)) });
+            assert_eq!(kept.await.unwrap().vectors, embedded(1.0).vectors);
+        }
     }
 }

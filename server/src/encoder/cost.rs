@@ -1,14 +1,18 @@
-//! What batches cost, as measured while they run.
+//! What batches and files cost, as measured while they run.
 //!
-//! The table has a cell for each class of length (texts, padded to a power of two; pictures all have one) and each class of
-//! batch size. A cell holds what one input took of late in such a batch, in nanoseconds of wall time, so that what else the
+//! The table has a cell for each class of input and each class of batch size. Texts have classes by length, padded to a power of
+//! two, pictures one, and their files, which are decoded one by one, by pixels. A cell holds what one input took of late in such a batch, in nanoseconds of wall time, so that what else the
 //! machine does is in it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Lengths up to 16, 32, 64, 128, 256, 512, and longer.
+/// Lengths of texts up to 16, 32, 64, 128, 256, 512, and longer.
 const LENGTHS: usize = 7;
+/// Files of pictures of up to 64 thousand pixels, 128, and so on up to 64 million, and larger.
+const CLASSES: usize = 12;
+/// The pixels of the first class.
+const FEWEST: u64 = 1 << 16;
 /// Batches of 1, 2, up to 4, 8, 16, 32, 64, and larger.
 const SIZES: usize = 8;
 /// The padded length of the first class.
@@ -25,13 +29,19 @@ pub(super) fn padded(length: usize) -> usize {
     length.max(SHORTEST).next_power_of_two()
 }
 
+/// The class of a picture file, for what decoding it takes.
+pub(super) fn pixel_class(pixels: u64) -> usize {
+    let padded = pixels.max(FEWEST).next_power_of_two();
+    (padded.trailing_zeros() - FEWEST.trailing_zeros()).min(CLASSES as u32 - 1) as usize
+}
+
 fn size_class(inputs: usize) -> usize {
     (inputs.max(1).next_power_of_two().trailing_zeros() as usize).min(SIZES - 1)
 }
 
-/// Nanoseconds an input, by length and batch size; zero where nothing was measured yet.
+/// Nanoseconds an input, by class and batch size; zero where nothing was measured yet.
 #[derive(Debug, Default)]
-pub(super) struct CostTable([[AtomicU64; SIZES]; LENGTHS]);
+pub(super) struct CostTable([[AtomicU64; SIZES]; CLASSES]);
 
 impl CostTable {
     /// Learns from a batch: a quarter of the way to the newest cost, so that one slow batch does not rule the prediction.
@@ -46,7 +56,7 @@ impl CostTable {
     /// What one input of `class` will take in a batch of `inputs`; zero while nothing at all was measured.
     pub(super) fn input(&self, class: usize, inputs: usize) -> Duration {
         // The nearest class that was measured: a longer text costs in proportion to its length, at least.
-        let nearest = (0..LENGTHS)
+        let nearest = (0..CLASSES)
             .map(|other| (other.abs_diff(class), other))
             .filter_map(|(distance, other)| Some((distance, other, self.in_class(other, inputs)?)))
             .min();
@@ -81,6 +91,12 @@ mod tests {
     fn lengths_of_one_class_pad_to_the_same() {
         assert_eq!([0, 1, 16, 17, 32, 33, 512, 9000].map(length_class), [0, 0, 0, 1, 1, 2, 5, 6]);
         assert_eq!([0, 16, 17, 100].map(padded), [16, 16, 32, 128]);
+    }
+
+    #[test]
+    fn files_are_told_apart_by_their_pixels() {
+        let class = |side: u64| pixel_class(side * side);
+        assert_eq!([1, 256, 257, 512, 4000, 8192, 100_000].map(class), [0, 0, 1, 2, 8, 10, 11]);
     }
 
     #[test]

@@ -13,8 +13,10 @@ use diptych_model::{Encoder, PreparedImage};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::admission::Work;
+use super::admission::{Before, Work};
+use super::cost::{CostTable, pixel_class};
 use super::lanes::{Budget, Lanes, Waiting};
+use super::loads::{Loaded, Loads};
 use super::tower::{failed, gone};
 use super::turns::Turns;
 use crate::deadline::exceeded;
@@ -25,13 +27,24 @@ const SMALL_PIXELS: u64 = 300 * 300;
 /// One file at a time, whatever it holds.
 const ONE: Budget = Budget { inputs: 1, ids: usize::MAX };
 
+/// A picture file of which the head was read.
+#[derive(Debug)]
+pub(super) struct Picture {
+    bytes: Bytes,
+    limits: ImageLimits,
+    /// The memory that decoding takes, in bytes.
+    needed: u64,
+    /// Its class of cost.
+    class: usize,
+}
+
 /// A file with its caller.
 struct File {
     encoder: Arc<Encoder>,
-    bytes: Bytes,
-    limits: ImageLimits,
+    picture: Picture,
     until: Option<Instant>,
     reply: oneshot::Sender<Result<PreparedImage>>,
+    _load: Loaded,
 }
 
 impl Waiting for File {
@@ -53,20 +66,43 @@ impl Waiting for File {
 }
 
 impl File {
-    fn decode(self, memory: &Memory) {
-        let Self { encoder, bytes, limits, reply, .. } = self;
+    fn decode(self, memory: &Memory, costs: &CostTable) {
+        let Self { encoder, picture, reply, _load: load, .. } = self;
         let outcome = guarded(|| {
-            let _held = memory.hold(needed(&encoder, &bytes, &limits)?);
-            encoder.prepare_image(&bytes, &limits)
+            let _held = memory.hold(picture.needed);
+            picture.prepare(&encoder, costs)
         });
+        drop(load);
         // A caller that left does not need its answer.
         drop(reply.send(outcome));
     }
 }
 
-/// The memory that decoding takes, in bytes; none where the bundle cannot read pictures, which is told without a look.
-fn needed(encoder: &Encoder, bytes: &[u8], limits: &ImageLimits) -> diptych_model::Result<u64> {
-    if encoder.image_preprocessing().is_some() { decode_memory(bytes, limits) } else { Ok(0) }
+impl Picture {
+    /// Reads the head of a file; nothing of it where the bundle cannot read pictures, which is told later.
+    ///
+    /// # Errors
+    /// What is wrong with the picture, as far as its head tells; INTERNAL when that panics.
+    pub(super) fn look(encoder: &Encoder, bytes: Bytes, limits: ImageLimits) -> Result<Self> {
+        let needed = match encoder.image_preprocessing() {
+            Some(_) => guarded(|| decode_memory(&bytes, &limits))?,
+            None => 0,
+        };
+        let [none, one] = [0, 1].map(|pixels| limits.decode_memory(pixels));
+        let pixels = needed.saturating_sub(none) / (one - none).max(1);
+        Ok(Self { bytes, limits, needed, class: pixel_class(pixels) })
+    }
+
+    fn prepare(
+        &self,
+        encoder: &Encoder,
+        costs: &CostTable,
+    ) -> diptych_model::Result<PreparedImage> {
+        let began = Instant::now();
+        let prepared = encoder.prepare_image(&self.bytes, &self.limits)?;
+        costs.learn(self.class, 1, began.elapsed());
+        Ok(prepared)
+    }
 }
 
 /// A panic is an error like another.
@@ -79,6 +115,9 @@ pub struct Decoders {
     lanes: Arc<Lanes<File>>,
     memory: Arc<Memory>,
     turns: Turns,
+    costs: Arc<CostTable>,
+    under_way: Loads,
+    threads: u32,
 }
 
 impl Decoders {
@@ -91,13 +130,16 @@ impl Decoders {
             lanes: Arc::new(Lanes::new(false)),
             memory: Arc::new(Memory::new(memory_bytes)),
             turns: Turns::new(threads),
+            costs: Arc::default(),
+            under_way: Loads::default(),
+            threads: u32::try_from(threads).unwrap_or(u32::MAX).max(1),
         };
         for place in 0..threads.max(1) {
             let lanes = Arc::clone(&decoders.lanes);
-            let memory = Arc::clone(&decoders.memory);
+            let (memory, costs) = (Arc::clone(&decoders.memory), Arc::clone(&decoders.costs));
             std::thread::Builder::new().name(format!("decode-{place}")).spawn(move || {
                 while let Some(files) = lanes.take(ONE) {
-                    files.into_iter().for_each(|file| file.decode(&memory));
+                    files.into_iter().for_each(|file| file.decode(&memory, &costs));
                 }
             })?;
         }
@@ -114,15 +156,22 @@ impl Decoders {
     pub(super) fn prepare_here(
         &self,
         encoder: &Encoder,
-        (bytes, limits): (&[u8], &ImageLimits),
+        picture: &Picture,
     ) -> Option<Result<PreparedImage>> {
-        let needed = match guarded(|| needed(encoder, bytes, limits)) {
-            Ok(needed) => needed,
-            Err(error) => return Some(Err(error)),
-        };
-        let small = needed <= limits.decode_memory(SMALL_PIXELS) && self.lanes.is_empty();
-        let _held = small.then(|| self.memory.free(needed)).flatten()?;
-        Some(guarded(|| encoder.prepare_image(bytes, limits)))
+        let most = picture.limits.decode_memory(SMALL_PIXELS);
+        let small = picture.needed <= most && self.lanes.is_empty();
+        let _held = small.then(|| self.memory.free(picture.needed)).flatten()?;
+        Some(guarded(|| picture.prepare(encoder, &self.costs)))
+    }
+
+    /// What a picture that comes now goes through here.
+    pub(super) fn before(&self, work: Work, picture: &Picture) -> Before {
+        Before { cost: self.costs.input(picture.class, 1), ..self.ahead(work) }
+    }
+
+    /// What it waits for, whatever it is.
+    pub(super) fn ahead(&self, work: Work) -> Before {
+        Before { wait: self.under_way.wait(work.lane) / self.threads, ..Before::default() }
     }
 
     /// A picture file as the image tower of `encoder` reads it. Skipped when the caller leaves before its turn.
@@ -133,10 +182,11 @@ impl Decoders {
         &self,
         work: Work,
         encoder: Arc<Encoder>,
-        (bytes, limits): (Bytes, ImageLimits),
+        picture: Picture,
     ) -> Result<PreparedImage> {
         let (reply, answer) = oneshot::channel();
-        let file = File { encoder, bytes, limits, until: work.until, reply };
+        let load = self.under_way.enter(work.lane, self.costs.input(picture.class, 1));
+        let file = File { encoder, picture, until: work.until, reply, _load: load };
         self.lanes.push(work.lane, file).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }

@@ -48,7 +48,7 @@ fn held_tower(places: usize) -> (Tower<f32>, mpsc::Sender<()>, Seen) {
 
 async fn encode(tower: &Tower<f32>, input: f32) -> Result<Vectors> {
     let work = Work::here(Lane::Interactive);
-    let place = tower.admission().enter(work, 0).await?;
+    let place = tower.admission().enter(work, 0, Before::default()).await?;
     Ok(tower.encode(work, place, input).await?.vectors)
 }
 
@@ -129,7 +129,7 @@ async fn who_finds_no_place_is_refused_at_once_with_a_time_to_wait() {
 #[tokio::test]
 async fn what_is_still_prepared_has_a_place_too() {
     let (tower, _go, _) = held_tower(1);
-    let enter = || tower.admission().enter(Work::here(Lane::Interactive), 0);
+    let enter = || tower.admission().enter(Work::here(Lane::Interactive), 0, Before::default());
     let place = enter().await.unwrap();
     assert_eq!(enter().await.unwrap_err().kind(), Kind::Overloaded);
     drop(place);
@@ -188,7 +188,11 @@ async fn a_panic_while_preparing_fails_its_own_input() {
 async fn what_is_brief_is_computed_here_once_that_is_known_and_while_nobody_else_computes() {
     let (tower, go, seen) = held_tower(8);
     let here = async |input| {
-        let place = tower.admission().enter(Work::here(Lane::Interactive), 0).await.unwrap();
+        let place = tower
+            .admission()
+            .enter(Work::here(Lane::Interactive), 0, Before::default())
+            .await
+            .unwrap();
         tower.encode_here(Lane::Interactive, place, input)
     };
     assert!(here(0.0).await.is_err(), "nothing is known yet");
@@ -295,7 +299,7 @@ async fn what_is_asked_again_needs_no_place() {
     let all = handle.texts.admission();
     let mut places = Vec::new();
     for _ in 0..8 {
-        places.push(all.enter(work, 0).await.unwrap());
+        places.push(all.enter(work, 0, Before::default()).await.unwrap());
     }
     assert_eq!(handle.text("a heart", false, work).await.unwrap_err().kind(), Kind::Overloaded);
     assert_eq!(handle.text("a red heart", false, work).await.unwrap().vectors, first.vectors);
@@ -311,7 +315,7 @@ async fn who_runs_out_of_time_in_the_queue_is_told_so_and_not_computed() {
         until: Some(Instant::now() + Duration::from_millis(1)),
         ..Work::here(Lane::Interactive)
     };
-    let place = tower.admission().enter(work, 0).await.unwrap();
+    let place = tower.admission().enter(work, 0, Before::default()).await.unwrap();
     let mut late = pin!(tower.encode(work, place, 1.0));
     begin(&mut late).await;
     tokio::time::sleep_until(work.until.unwrap().into()).await;
@@ -358,6 +362,6 @@ fn what_waits_for_the_image_tower_is_bounded_by_its_places() {
     let handle = handle();
     let encoder = handle.encoder();
     let side = u64::from(encoder.image_preprocessing().unwrap().size);
-    // 8 places for callers and 2 for work in the background, a byte for each channel of each pixel.
-    assert_eq!(handle.queue_bytes(), (8 + 2) * 3 * side * side);
+    // 8 places for searches, 8 for other callers, 2 for work in the background, a byte for each channel of each pixel.
+    assert_eq!(handle.queue_bytes(), (8 + 8 + 2) * 3 * side * side);
 }

@@ -26,6 +26,8 @@ use crate::observe::{batch::SpanId, batched, record::Record, record::traced};
 
 /// What is computed where its call runs takes at most so long: others of that thread wait for it.
 const BRIEF: Duration = Duration::from_millis(2);
+/// A batch of a warm-up takes at most so long, as far as one input tells.
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// How much a tower takes on.
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +142,32 @@ impl<T: Input> Tower<T> {
     /// Those of `work`; INTERNAL when it panics.
     pub(super) fn prepare_here<P>(work: impl FnOnce() -> diptych_model::Result<P>) -> Result<P> {
         Ok(catch_unwind(AssertUnwindSafe(work)).map_err(|_| failed())??)
+    }
+
+    /// Computes an input alone, twice since the first time is slower, and in a batch of up to `most`, fewer where that would take long.
+    ///
+    /// # Errors
+    /// Those of `prepare`.
+    pub(super) fn warm_up(
+        &self,
+        most: usize,
+        prepare: impl Fn() -> diptych_model::Result<T>,
+    ) -> diptych_model::Result<()> {
+        let encode = self.networks.encode.lock();
+        let compute = |inputs: usize| {
+            let inputs =
+                (0..inputs).map(|_| prepare()).collect::<diptych_model::Result<Vec<T>>>()?;
+            let (_, took, _) = self.networks.compute(&encode, &inputs, std::iter::empty);
+            diptych_model::Result::Ok(took)
+        };
+        compute(1)?;
+        let alone = compute(1)?;
+        let fit = WARM_UP.as_nanos() / alone.as_nanos().max(1);
+        let batch = usize::try_from(fit).unwrap_or(most).clamp(1, most.max(1));
+        if batch > 1 {
+            compute(batch)?;
+        }
+        Ok(())
     }
 
     /// The vectors of a prepared input.

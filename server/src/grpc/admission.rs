@@ -1,14 +1,13 @@
 //! How many calls are read and worked on at once: of one caller, and of all. Those of one method were counted at the gate.
 //!
 //! A caller, told by the address until there are keys, who has as many as one may have is refused at once. Beyond those of all
-//! callers a call waits, unread, within its deadline. Either place is held until the reply's end, so that a stream counts for as
-//! long as it goes on. Health is never among them: probes must be answered by a server that has much to do.
+//! callers a call waits a little, unread, and is refused then. Streams, which may go on for an hour, are counted apart, and one too
+//! many is refused at once: they never hold the places of the others. A place is held until the reply's end. Health is never among them: probes must be answered by a server that has much to do.
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -18,31 +17,61 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tower::{Layer, Service};
 
 use super::gate::{Entry, overloaded};
 use super::status::to_status;
+use crate::callers::{self, Callers, Counted};
 use crate::error::{Error, Kind};
-use crate::limits::{CallLimits, HEALTH};
+use crate::limits::{CallLimits, HEALTH, is_unary};
 use crate::listen::Peer;
 use crate::observe::{Shed, shed};
+use crate::overload::Pass;
 
 /// When a caller with too many calls may try again: about the time that one takes.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// The part of an IPv6 address that a caller is told by: a single host may have all the rest.
-const PREFIX_BITS: u32 = 64;
 
 /// Bounds calls.
 #[derive(Debug, Clone)]
 pub(super) struct AdmissionLayer {
     calls: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    /// How many there are of both.
+    most: (usize, usize),
+    wait: Duration,
     callers: Arc<Callers>,
+    streamers: Arc<Callers>,
 }
 
 impl AdmissionLayer {
     pub(super) fn new(limits: &CallLimits) -> Self {
-        let callers = Callers { most: limits.per_caller, under_way: Mutex::default() };
-        Self { calls: Arc::new(Semaphore::new(limits.calls)), callers: Arc::new(callers) }
+        let semaphore = |places| Arc::new(Semaphore::new(places));
+        Self {
+            calls: semaphore(limits.calls),
+            streams: semaphore(limits.streams),
+            most: (limits.calls, limits.streams),
+            wait: limits.wait,
+            callers: Callers::new(limits.per_caller),
+            streamers: Callers::new(limits.per_caller.min((limits.streams / 2).max(1))),
+        }
+    }
+
+    /// A place among all calls, waited for a little.
+    async fn call(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let place = timeout(self.wait, Arc::clone(&self.calls).acquire_owned());
+        place.await.ok().and_then(Result::ok).ok_or_else(|| {
+            let most = self.most.0;
+            full(most, &format!("the server has {most} calls under way, as many as it takes on"))
+        })
+    }
+
+    /// A place among all streams.
+    fn stream(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            let most = self.most.1;
+            full(most, &format!("the server has {most} streams open, as many as it takes on"))
+        })
     }
 }
 
@@ -89,111 +118,106 @@ where
             }
             None => None,
         };
-        let peer = request.extensions().get::<Peer>().copied();
-        let Some(caller) = Callers::enter(&self.layer.callers, peer) else {
+        let name = caller(request.extensions());
+        let unary = is_unary(request.uri().path());
+        let callers = if unary { &self.layer.callers } else { &self.layer.streamers };
+        let Some(caller) = callers.enter(name) else {
             shed(Shed::TooManyCalls);
             if let Some(pass) = pass {
                 pass.refused(Instant::now());
             }
-            let refused = to_status(&too_many(self.layer.callers.most)).into_http();
+            let refused = to_status(&too_many(callers.most(), unary)).into_http();
             return Box::pin(async { Ok(refused) });
         };
-        let calls = Arc::clone(&self.layer.calls);
+        let layer = self.layer.clone();
+        let places = Places::default();
+        request.extensions_mut().insert(places.clone());
         // Nothing of the request is read before the first poll.
         let call = self.inner.call(request);
         Box::pin(async move {
-            let place = Place { _call: calls.acquire_owned().await.ok(), _caller: caller };
+            let place = if unary { layer.call().await } else { layer.stream() };
+            match place {
+                Ok(place) => {
+                    places.hold(Place { _call: place, _caller: caller, pass: Mutex::new(pass) });
+                }
+                Err(refused) => {
+                    shed(Shed::TooManyCalls);
+                    if let Some(pass) = pass {
+                        pass.refused(Instant::now());
+                    }
+                    return Ok(to_status(&refused).into_http());
+                }
+            }
             let answer = call.await?;
             // What failed says nothing of how long answers take.
-            if let Some(pass) = pass.filter(|_| !answer.headers().contains_key("grpc-status")) {
-                pass.answered(Instant::now());
+            if !answer.headers().contains_key("grpc-status") {
+                places.answered();
             }
-            Ok(answer.map(|body| Held { body, _place: Some(place) }))
+            Ok(answer.map(|body| Held { body, _places: Some(places) }))
         })
     }
 }
 
-fn too_many(most: usize) -> Error {
+fn too_many(most: usize, unary: bool) -> Error {
+    let what = if unary { "calls under way" } else { "streams open" };
     let message = format!(
-        "the caller has {most} calls under way, as many as one caller may have; wait for one to end"
+        "the caller has {most} {what}, as many as one caller may have; wait for one to end"
     );
     Error::new(Kind::Overloaded, ErrorReason::TooManyCalls, message)
         .with("limit", most.to_string())
         .retry_after(RETRY_AFTER)
 }
 
-/// A call's places, given back when dropped.
+fn full(most: usize, message: &str) -> Error {
+    Error::new(Kind::Overloaded, ErrorReason::QueueFull, format!("{message}; try again later"))
+        .with("limit", most.to_string())
+        .retry_after(RETRY_AFTER)
+}
+
+/// A call's places, given back when the last clone is dropped: its reply has one, and work that goes on when its caller leaves.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Places(Arc<OnceLock<Place>>);
+
+impl Places {
+    fn hold(&self, place: Place) {
+        drop(self.0.set(place));
+    }
+
+    fn answered(&self) {
+        if let Some(pass) = self.0.get().and_then(|place| place.pass.lock().take()) {
+            pass.answered(Instant::now());
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn are_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
 #[derive(Debug)]
 struct Place {
-    _call: Option<OwnedSemaphorePermit>,
-    _caller: Caller,
+    _call: OwnedSemaphorePermit,
+    _caller: Counted,
+    /// Of its method.
+    pass: Mutex<Option<Pass>>,
 }
 
-/// The calls of every caller who has some.
-#[derive(Debug)]
-struct Callers {
-    most: usize,
-    under_way: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// One call of a caller.
-#[derive(Debug)]
-struct Caller {
-    callers: Arc<Callers>,
-    /// `None` for a call of no address, such as a test's.
-    name: Option<IpAddr>,
-}
-
-impl Callers {
-    /// Counts a call, or gives `None` when its caller has as many as one may have.
-    fn enter(callers: &Arc<Self>, peer: Option<Peer>) -> Option<Caller> {
-        let name = peer.map(|Peer(address)| name(address.ip()));
-        if let Some(name) = name {
-            let mut under_way = callers.under_way.lock();
-            let calls = under_way.entry(name).or_default();
-            if *calls >= callers.most {
-                return None;
-            }
-            *calls += 1;
-        }
-        Some(Caller { callers: Arc::clone(callers), name })
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        let Some(name) = self.name else { return };
-        let mut under_way = self.callers.under_way.lock();
-        if let Some(calls) = under_way.get_mut(&name) {
-            *calls -= 1;
-            // Only who has calls under way takes room.
-            if *calls == 0 {
-                under_way.remove(&name);
-            }
-        }
-    }
-}
-
-fn name(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let prefix = address.to_bits() >> (128 - PREFIX_BITS) << (128 - PREFIX_BITS);
-            Ipv6Addr::from_bits(prefix).into()
-        }
-        v4 => v4,
-    }
+/// Who calls, as callers are told apart; `None` for a call of no address, such as a test's.
+pub(super) fn caller(extensions: &http::Extensions) -> Option<IpAddr> {
+    extensions.get::<Peer>().map(|Peer(address)| callers::caller(*address))
 }
 
 /// A reply's body that holds its call's places.
 #[derive(Debug, Default)]
 pub(super) struct Held<R> {
     body: R,
-    _place: Option<Place>,
+    _places: Option<Places>,
 }
 
 impl<R> Held<R> {
     fn freely(body: R) -> Self {
-        Self { body, _place: None }
+        Self { body, _places: None }
     }
 }
 
@@ -221,15 +245,17 @@ impl<R: Body<Data = Bytes> + Unpin> Body for Held<R> {
 mod tests {
     use std::convert::Infallible;
 
+    use tonic_types::StatusExt as _;
     use tower::service_fn;
 
     use super::*;
 
+    const GET: &str = "/diptych.v1.ItemService/GetItem";
+    const SEARCH: &str = "/diptych.v1.SearchService/Search";
+    const STREAM: &str = "/diptych.v1.EmbeddingService/EmbedStream";
+
     fn limits(per_caller: usize, calls: usize) -> CallLimits {
-        let hour = Duration::from_secs(3600);
-        let methods = Default::default();
-        let overload = Default::default();
-        CallLimits { timeout: hour, stream_timeout: hour, methods, per_caller, calls, overload }
+        CallLimits { per_caller, calls, ..CallLimits::wide() }
     }
 
     fn request(path: &str, address: &str) -> Request<()> {
@@ -247,22 +273,18 @@ mod tests {
         let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
         let mut service = AdmissionLayer::new(&limits(2, 100)).layer(inner);
         let mut call = |path: &'static str, address: &str| service.call(request(path, address));
-        let first = call("/a", "10.0.0.1").await.unwrap();
-        let second = call("/a", "10.0.0.1").await.unwrap();
-        let third = call("/a", "10.0.0.1").await.unwrap();
+        let first = call(GET, "10.0.0.1").await.unwrap();
+        let second = call(GET, "10.0.0.1").await.unwrap();
+        let third = call(GET, "10.0.0.1").await.unwrap();
         assert_eq!((code(&first), code(&second), code(&third)), (None, None, Some("8")));
-        assert_eq!(code(&call("/a", "10.0.0.2").await.unwrap()), None);
+        assert_eq!(code(&call(GET, "10.0.0.2").await.unwrap()), None);
         let health = call("/grpc.health.v1.Health/Check", "10.0.0.1").await.unwrap();
         assert_eq!(code(&health), None);
         // The place is given back with the reply, not with its head.
         drop(first);
-        assert_eq!(code(&call("/a", "10.0.0.1").await.unwrap()), None);
-        // Addresses of one host are one caller.
-        let held = [call("/a", "[2001:db8::1]").await, call("/a", "[2001:db8::2]").await];
-        assert_eq!(code(&call("/a", "[2001:db8::3]").await.unwrap()), Some("8"));
-        assert_eq!(code(&call("/a", "[2001:db8:0:1::3]").await.unwrap()), None);
-        drop((held, second));
-        assert!(service.layer.callers.under_way.lock().is_empty());
+        assert_eq!(code(&call(GET, "10.0.0.1").await.unwrap()), None);
+        drop(second);
+        assert!(service.layer.callers.is_empty());
     }
 
     #[tokio::test]
@@ -277,14 +299,49 @@ mod tests {
             }
         });
         let mut service = AdmissionLayer::new(&limits(100, 1)).layer(inner);
-        let held = service.call(request("/first", "10.0.0.1")).await.unwrap();
-        let mut waiting = service.call(request("/second", "10.0.0.2"));
+        let held = service.call(request(GET, "10.0.0.1")).await.unwrap();
+        let mut waiting = service.call(request(SEARCH, "10.0.0.2"));
         let polled = std::future::poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context)));
         assert!(polled.await.is_pending());
         let health = format!("{HEALTH}Check");
         service.call(request(&health, "10.0.0.3")).await.unwrap();
         drop(held);
         waiting.await.unwrap();
-        assert_eq!(*read.lock(), ["/first", &health, "/second"]);
+        assert_eq!(*read.lock(), [GET, &health, SEARCH]);
+    }
+
+    #[tokio::test]
+    async fn a_call_waits_for_a_place_no_longer_than_it_may() {
+        let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+        let limits = CallLimits { wait: Duration::from_millis(1), ..limits(100, 1) };
+        let mut service = AdmissionLayer::new(&limits).layer(inner);
+        let held = service.call(request(GET, "10.0.0.1")).await.unwrap();
+        let refused = service.call(request(GET, "10.0.0.2")).await.unwrap();
+        let status = tonic::Status::from_header_map(refused.headers()).unwrap();
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "QUEUE_FULL");
+        assert_eq!(details.error_info().unwrap().metadata["limit"], "1");
+        assert!(details.retry_info().is_some());
+        drop(held);
+        assert_eq!(code(&service.call(request(GET, "10.0.0.2")).await.unwrap()), None);
+    }
+
+    #[tokio::test]
+    async fn open_streams_hold_no_places_of_other_calls_and_one_caller_has_half_of_theirs() {
+        let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+        let limits = CallLimits { streams: 4, ..limits(100, 1) };
+        let mut service = AdmissionLayer::new(&limits).layer(inner);
+        let mut open = Vec::new();
+        for address in ["10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2"] {
+            open.push(service.call(request(STREAM, address)).await.unwrap());
+        }
+        assert!(open.iter().all(|stream| code(stream).is_none()));
+        let refused = service.call(request(STREAM, "10.0.0.1")).await.unwrap();
+        assert_eq!(code(&refused), Some("8"), "it has half");
+        let refused = service.call(request(STREAM, "10.0.0.3")).await.unwrap();
+        assert_eq!(code(&refused), Some("8"), "all are open");
+        assert_eq!(code(&service.call(request(GET, "10.0.0.1")).await.unwrap()), None);
+        open.pop();
+        assert_eq!(code(&service.call(request(STREAM, "10.0.0.3")).await.unwrap()), None);
     }
 }

@@ -8,10 +8,13 @@ use std::task::{Context, Poll};
 
 use diptych_proto::v1::batch_search_response::Outcome;
 use diptych_proto::v1::{BatchSearchResponse, SearchRequest, SearchResponse};
+use prost::Message as _;
 use tokio::task::{Id, JoinSet};
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::reply::Sending;
+use super::room::Room;
 use super::status::to_message;
 use crate::deadline::{self, Deadline, within};
 use crate::error::{Error, Result};
@@ -23,14 +26,16 @@ const IN_FLIGHT: usize = 8;
 /// The answers of a batch in the order in which they come.
 ///
 /// Searches run as tasks of their own, so that one that waits for a slow caller holds nothing that others wait for. A finished
-/// answer keeps its place among those in flight until it is sent. When the caller leaves, the stream is dropped, and what runs
+/// answer keeps its place among those in flight until it is sent, and a large one has room among all replies, or is an error that
+/// says that there is none. When the caller leaves, the stream is dropped, and what runs
 /// is dropped with it.
 pub(super) struct Answers<S> {
     waiting: std::iter::Zip<std::ops::RangeFrom<u32>, std::vec::IntoIter<SearchRequest>>,
-    running: JoinSet<Result<SearchResponse>>,
+    running: JoinSet<Result<(SearchResponse, Option<Room>)>>,
     /// Which search a task runs.
     places: HashMap<Id, u32>,
     search: Arc<S>,
+    sending: Option<Sending>,
     /// Of the whole call.
     deadline: Option<Deadline>,
 }
@@ -41,11 +46,11 @@ where
     F: Future<Output = Result<SearchResponse>> + Send,
 {
     /// `search` answers one element.
-    pub(super) fn new(searches: Vec<SearchRequest>, search: S) -> Self {
+    pub(super) fn new(searches: Vec<SearchRequest>, sending: Option<Sending>, search: S) -> Self {
         let waiting = (0..).zip(searches);
         let (running, places) = (JoinSet::new(), HashMap::new());
         let (search, deadline) = (Arc::new(search), deadline::current());
-        let mut answers = Self { waiting, running, places, search, deadline };
+        let mut answers = Self { waiting, running, places, search, sending, deadline };
         answers.fill();
         answers
     }
@@ -53,8 +58,15 @@ where
     fn fill(&mut self) {
         while self.running.len() < IN_FLIGHT {
             let Some((index, wire)) = self.waiting.next() else { return };
-            let search = Arc::clone(&self.search);
-            let task = self.running.spawn(within(self.deadline, async move { search(wire).await }));
+            let (search, sending) = (Arc::clone(&self.search), self.sending.clone());
+            let task = self.running.spawn(within(self.deadline, async move {
+                let answer = search(wire).await?;
+                let room = match sending {
+                    Some(sending) => sending.room(answer.encoded_len())?,
+                    None => None,
+                };
+                Ok((answer, room))
+            }));
             self.places.insert(task.id(), index);
         }
     }
@@ -79,7 +91,7 @@ where
         let index = self.places.remove(&task).unwrap_or_default();
         self.fill();
         let outcome = match outcome {
-            Ok(answer) => Outcome::Response(answer),
+            Ok((answer, _)) => Outcome::Response(answer),
             Err(error) => Outcome::Status(to_message(&error.inside(&format!("searches[{index}]")))),
         };
         Poll::Ready(Some(Ok(BatchSearchResponse { index, outcome: Some(outcome) })))
@@ -94,6 +106,7 @@ mod tests {
     use tokio_stream::StreamExt as _;
 
     use super::*;
+    use crate::grpc::room::Rooms;
 
     fn searches(count: u32) -> Vec<SearchRequest> {
         (0..count).map(|limit| SearchRequest { limit, ..Default::default() }).collect()
@@ -119,7 +132,7 @@ mod tests {
     async fn an_answer_comes_when_it_is_there_not_in_its_turn() {
         let gate = Arc::new(Semaphore::new(0));
         let held = Arc::clone(&gate);
-        let mut answers = Answers::new(searches(3), move |wire: SearchRequest| {
+        let mut answers = Answers::new(searches(3), None, move |wire: SearchRequest| {
             let gate = Arc::clone(&held);
             async move {
                 if wire.limit == 0 {
@@ -141,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_search_that_breaks_is_told_at_its_place_and_the_others_go_on() {
-        let mut answers = Answers::new(searches(20), |wire: SearchRequest| async move {
+        let mut answers = Answers::new(searches(20), None, |wire: SearchRequest| async move {
             assert_ne!(wire.limit, 3, "as it should");
             Ok(SearchResponse::default())
         });
@@ -161,7 +174,7 @@ mod tests {
     async fn a_caller_who_does_not_read_makes_nobody_work_ahead() {
         let started = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&started);
-        let mut answers = Answers::new(searches(100), move |_| {
+        let mut answers = Answers::new(searches(100), None, move |_| {
             count.fetch_add(1, Ordering::SeqCst);
             async { Ok(SearchResponse::default()) }
         });
@@ -181,7 +194,7 @@ mod tests {
     async fn the_work_of_a_caller_who_left_is_dropped() {
         let living = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&living);
-        let answers = Answers::new(searches(100), move |_| {
+        let answers = Answers::new(searches(100), None, move |_| {
             let mark = Living::new(&count);
             async move {
                 std::future::pending::<()>().await;
@@ -196,5 +209,27 @@ mod tests {
         while living.load(Ordering::SeqCst) > 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_without_room_is_told_so_and_room_comes_back_as_answers_are_read() {
+        let large = || async {
+            let next_page_token = "x".repeat(100 << 10);
+            Ok(SearchResponse { next_page_token, ..Default::default() })
+        };
+        let rooms = Rooms::new(250 << 10, 0);
+        let sending = Sending { rooms: Arc::clone(&rooms), caller: None };
+        let mut answers = Answers::new(searches(4), Some(sending), move |_| large());
+        let (mut answered, mut refused) = (0, 0);
+        while let Some(answer) = answers.next().await {
+            match answer.unwrap().outcome.unwrap() {
+                Outcome::Response(_) => answered += 1,
+                Outcome::Status(status) => {
+                    assert_eq!(status.code, tonic::Code::ResourceExhausted as i32);
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!((answered, refused, rooms.free()), (2, 2, 250 << 10));
     }
 }

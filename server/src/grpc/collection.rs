@@ -8,7 +8,7 @@ use diptych_proto::v1::collection_service_server::CollectionService;
 use tonic::{Request, Response, Status};
 
 use super::convert::{bundle_digest, modality_out, request_key, space_out, timestamp};
-use super::item::write;
+use super::write::write;
 use super::{Handler, alias, snapshot};
 use crate::collections::{CollectionView, NewCollection, VectorsBy};
 use crate::error::{Error, Result};
@@ -28,8 +28,7 @@ macro_rules! writes {
             Self: 'future,
         {
             let service = Arc::clone(&self.0);
-            let wire = request.into_inner();
-            Box::pin(write(async move { $work(&service, wire).await }))
+            Box::pin(write(request, |wire| async move { $work(&service, wire).await }))
         }
     )*};
 }
@@ -42,8 +41,7 @@ impl CollectionService for Handler {
         request: Request<v1::CreateCollectionRequest>,
     ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
         let service = Arc::clone(&self.0);
-        let mut wire = request.into_inner();
-        write(async move {
+        write(request, |mut wire| async move {
             let request_id = std::mem::take(&mut wire.request_id);
             let key = request_key(request_id, "CreateCollection", &wire).await?;
             let view = service.create_collection(new_collection(wire)?, key).await?;
@@ -76,8 +74,7 @@ impl CollectionService for Handler {
         request: Request<v1::DeleteCollectionRequest>,
     ) -> Result<Response<v1::DeleteCollectionResponse>, Status> {
         let service = Arc::clone(&self.0);
-        let mut wire = request.into_inner();
-        write(async move {
+        write(request, |mut wire| async move {
             let request_id = std::mem::take(&mut wire.request_id);
             let key = request_key(request_id, "DeleteCollection", &wire).await?;
             service.delete_collection(&wire.name, key).await?;
@@ -103,8 +100,7 @@ impl CollectionService for Handler {
         request: Request<v1::UpdateCollectionRequest>,
     ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
         let service = Arc::clone(&self.0);
-        let mut wire = request.into_inner();
-        write(async move {
+        write(request, |mut wire| async move {
             let request_id = std::mem::take(&mut wire.request_id);
             let key = request_key(request_id, "UpdateCollection", &wire).await?;
             let (name, update) = update(wire)?;

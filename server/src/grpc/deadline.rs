@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
-use super::reply::{End, Reply};
+use super::admission::caller;
+use super::reply::{End, Reply, Sending};
+use super::room::Rooms;
 use super::status::to_status;
 use crate::deadline::{Deadline as CallDeadline, exceeded, within};
 use crate::limits::{CallLimits, Caps, HEALTH};
@@ -36,11 +38,17 @@ pub(super) struct DeadlineLayer {
     caps: Arc<Caps>,
     ends: Ends,
     counters: Arc<Counters>,
+    replies: Arc<Rooms>,
 }
 
 impl DeadlineLayer {
-    pub(super) fn new(limits: &CallLimits, ends: Ends, counters: Arc<Counters>) -> Self {
-        Self { caps: Arc::new(Caps::new(limits)), ends, counters }
+    /// `replies` is the room that large replies have until they are read.
+    pub(super) fn new(
+        limits: &CallLimits,
+        (ends, counters): (Ends, Arc<Counters>),
+        replies: Arc<Rooms>,
+    ) -> Self {
+        Self { caps: Arc::new(Caps::new(limits)), ends, counters, replies }
     }
 }
 
@@ -63,9 +71,9 @@ impl<S, B, R> Service<Request<B>> for Deadline<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Future: Send + 'static,
-    R: Send + 'static,
+    R: Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    type Response = Response<Ending<R>>;
+    type Response = Response<Reply<R>>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -73,11 +81,16 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let path = request.uri().path();
-        let cap = self.layer.caps.of(path);
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let cap = self.layer.caps.of(request.uri().path());
+        let rooms = Arc::clone(&self.layer.replies);
+        let sending = Sending { rooms, caller: caller(request.extensions()) };
+        if cap.streams {
+            // Who answers in a stream keeps replies ahead of who reads.
+            request.extensions_mut().insert(sending.clone());
+        }
         let Ends { goaway, cut } = &self.layer.ends;
-        let health = path.starts_with(HEALTH);
+        let health = request.uri().path().starts_with(HEALTH);
         let cut = if health { goaway } else { cut }.clone();
         let asked = timeout(request.headers()).map(|asked| asked - MARGIN.min(asked / 10));
         let whole = [asked, cap.whole].into_iter().flatten().min();
@@ -93,46 +106,16 @@ where
                 answer = timeout_at(head, call) => answer,
             };
             let Ok(answer) = answer else { return Ok(to_status(&exceeded()).into_http()) };
-            Ok(answer?.map(|body| {
-                let reply = match cap.streams {
-                    true => Reply::stream(body, End { at, cut, heard_out: health }),
-                    false => Reply::short(body),
-                };
-                Ending { reply, _counted: Some(Box::new(counted)) }
-            }))
+            let (head, body) = answer?.into_parts();
+            let end = (End { at, cut, heard_out: health }, Box::new(counted) as Box<_>);
+            Ok(match cap.streams {
+                true => Response::from_parts(head, Reply::stream(body, end, sending)),
+                false => match Reply::short(body, end, &sending) {
+                    Ok(reply) => Response::from_parts(head, reply),
+                    Err(refused) => to_status(&refused).into_http(),
+                },
+            })
         })
-    }
-}
-
-/// A reply's body that ends in time, and is counted until then.
-pub(super) struct Ending<R> {
-    reply: Reply<R>,
-    _counted: Option<Box<dyn Send>>,
-}
-
-impl<R> Default for Ending<R> {
-    fn default() -> Self {
-        Self { reply: Reply::default(), _counted: None }
-    }
-}
-
-impl<R: Body<Data = Bytes> + Unpin> Body for Ending<R> {
-    type Data = Bytes;
-    type Error = R::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
-        Pin::new(&mut self.reply).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.reply.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.reply.size_hint()
     }
 }
 
@@ -159,6 +142,7 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
 mod tests {
     use std::convert::Infallible;
 
+    use http_body::Frame;
     use tower::service_fn;
 
     use super::*;
@@ -171,12 +155,9 @@ mod tests {
         let limits = CallLimits {
             timeout: Duration::from_millis(20),
             stream_timeout: Duration::from_millis(40),
-            methods: Default::default(),
-            per_caller: 1,
-            calls: 1,
-            overload: Default::default(),
+            ..CallLimits::wide()
         };
-        DeadlineLayer::new(&limits, ends.clone(), Arc::default())
+        DeadlineLayer::new(&limits, (ends.clone(), Arc::default()), Rooms::new(1 << 20, 1 << 20))
     }
 
     /// A body that never has a frame.
@@ -201,7 +182,7 @@ mod tests {
         answers: bool,
     ) -> impl Service<
         Request<()>,
-        Response = Response<Ending<Endless>>,
+        Response = Response<Reply<Endless>>,
         Error = Infallible,
         Future: Send,
     > + use<> {
@@ -228,7 +209,7 @@ mod tests {
     }
 
     /// The status in the trailers of a stream.
-    async fn trailer(response: Response<Ending<Endless>>) -> Option<String> {
+    async fn trailer(response: Response<Reply<Endless>>) -> Option<String> {
         let mut body = response.into_body();
         let next = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
         let trailers = next.await.unwrap().unwrap().into_trailers().unwrap();
@@ -270,8 +251,20 @@ mod tests {
         }
         let dropped = Arc::new(tokio::sync::Notify::new());
         let at = Some(Instant::now());
+        impl Body for Dropped {
+            type Data = Bytes;
+            type Error = Infallible;
+
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+                Poll::Pending
+            }
+        }
         let end = End { at, cut: Default::default(), heard_out: false };
-        let unread = Reply::stream(Dropped(Arc::clone(&dropped)), end);
+        let sending = Sending { rooms: Rooms::new(0, 0), caller: None };
+        let unread = Reply::stream(Dropped(Arc::clone(&dropped)), (end, Box::new(())), sending);
         dropped.notified().await;
         drop(unread);
     }
@@ -302,7 +295,7 @@ mod tests {
         let inner = service_fn(|_: Request<()>| async {
             let left = deadline::current().unwrap().left();
             Ok::<_, Infallible>(Response::builder().header("left", left.as_millis().to_string()))
-                .map(|response| response.body(()).unwrap())
+                .map(|response| response.body(Endless).unwrap())
         });
         let mut service = layer(&Ends::default()).layer(inner);
         let response = service.call(request(SEARCH, "10m")).await.unwrap();

@@ -1,8 +1,8 @@
 //! EmbeddingService.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use diptych_model::Modality;
 use diptych_proto::v1;
 use diptych_proto::v1::embedding_service_server::EmbeddingService;
 use prost::Message as _;
@@ -13,11 +13,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Handler;
 use super::convert::{bundle_digest, count, truncation};
 use super::receive::Received;
-use super::replies::{Replies, Share, answered};
+use super::replies::{Replies, Share, answered, next_within};
 use super::status::{complete, to_message};
 use super::value::vector_out;
 use crate::deadline;
-use crate::embedding::Input;
+use crate::embedding::{Input, InputKind};
 use crate::encoder::{Embedded, Lane, Work};
 use crate::error::{Error, Kind, Result};
 use crate::models::Model;
@@ -65,7 +65,7 @@ impl EmbeddingService for Handler {
         self.0.admit()?;
         let service = Arc::clone(&self.0);
         let received = request.extensions().get::<Received>().cloned().unwrap_or_default();
-        let requests = (request.into_inner(), received);
+        let requests = (request.into_inner(), received, self.1.calls.stream_idle);
         // The answer begins before the first input is there: some callers wait for it before they send.
         Ok(Response::new(answered(STREAM_IN_FLIGHT, |replies| {
             answer_stream(service, requests, replies)
@@ -77,7 +77,7 @@ impl EmbeddingService for Handler {
 /// read is answered, and the caller told to go on elsewhere.
 async fn answer_stream(
     service: Arc<Service>,
-    (mut requests, received): (Streaming<v1::EmbedStreamRequest>, Received),
+    (mut requests, received, idle): (Streaming<v1::EmbedStreamRequest>, Received, Duration),
     replies: Sender<v1::EmbedStreamResponse>,
 ) -> Result<(), Status> {
     let (mut running, share) = (JoinSet::new(), Share::new());
@@ -86,7 +86,7 @@ async fn answer_stream(
         // No input is read before there is a place for its answer.
         let next = async {
             let place = replies.clone().reserve_owned().await.ok()?;
-            Some((place, requests.message().await))
+            Some((place, next_within(&mut requests, idle).await))
         };
         let next = tokio::select! {
             biased;
@@ -164,7 +164,7 @@ impl Handler {
         count("inputs", "inputs", request.inputs.len(), self.0.limits.batch_items)?;
         let model = find(&self.0, request.embedding_digest)?;
         let work = Work::here(Lane::Standard);
-        let work = model.admit_batch(&modalities(&request.inputs), work)?;
+        let work = model.admit_batch(&kinds(&request.inputs), work)?;
         let mut running = JoinSet::new();
         let mut results = vec![v1::batch_embed_response::Result::default(); request.inputs.len()];
         for (place, input) in request.inputs.into_iter().enumerate() {
@@ -206,11 +206,11 @@ async fn stream_answer(
 }
 
 /// The kinds of inputs that there are.
-fn modalities(inputs: &[v1::EmbedInput]) -> Vec<Modality> {
+fn kinds(inputs: &[v1::EmbedInput]) -> Vec<InputKind> {
     use v1::embed_input::Input as Wire;
-    let of = |input: &v1::EmbedInput| match input.input {
-        Some(Wire::Image(_)) => Some(Modality::Image),
-        Some(Wire::Text(_)) => Some(Modality::Text),
+    let of = |input: &v1::EmbedInput| match &input.input {
+        Some(Wire::Image(_)) => Some(InputKind::Image),
+        Some(Wire::Text(text)) => Some(InputKind::Text { bytes: text.len() }),
         None => None,
     };
     inputs.iter().filter_map(of).collect()

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diptych_proto::v1::{self, ErrorReason};
+use prost::Message as _;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::convert::{Mask, item_id, mask};
 use super::hit::item_out;
 use super::item::ITEM_PARTS;
 use super::replies::{Replies, answered};
+use super::reply::Sending;
 use super::value::filter;
 use crate::error::{Error, Kind, Result};
 use crate::export::{Export, ExportPage};
@@ -27,8 +29,10 @@ type Reply = v1::ExportItemsResponse;
 /// Answers an export. What is wrong with the request is told before the first item.
 pub(super) async fn export(
     service: &Arc<Service>,
-    wire: v1::ExportItemsRequest,
+    request: Request<v1::ExportItemsRequest>,
 ) -> Result<Replies<Reply>> {
+    let sending = request.extensions().get::<Sending>().cloned();
+    let wire = request.into_inner();
     let v1::ExportItemsRequest { collection, filter: condition, read_mask, after_id } = wire;
     let mask = mask(read_mask.as_ref(), &ITEM_PARTS)?;
     let after = match after_id.is_empty() {
@@ -40,7 +44,7 @@ pub(super) async fn export(
     let mut export = service.export(&collection, filter(condition)?, whole).await?;
     let first = export.page().await?;
     Ok(answered(REPLIES, move |replies| async move {
-        let caller = Caller { replies, winding_down, patience: PATIENCE };
+        let caller = Caller { replies, sending, winding_down, patience: PATIENCE };
         tell(export, first, (mask, caller)).await
     }))
 }
@@ -48,6 +52,7 @@ pub(super) async fn export(
 /// Who reads.
 struct Caller {
     replies: Sender<Reply>,
+    sending: Option<Sending>,
     winding_down: CancellationToken,
     patience: Duration,
 }
@@ -60,8 +65,15 @@ async fn tell(
 ) -> Result<(), Status> {
     let mut page = first;
     while let Some(ExportPage { items, generation }) = page {
-        for item in items {
-            let reply = Reply { item: Some(item_out(item, mask)), generation };
+        let out = |item| Reply { item: Some(item_out(item, mask)), generation };
+        let told: Vec<Reply> = items.into_iter().map(out).collect();
+        let bytes = told.iter().map(Reply::encoded_len).sum();
+        // The page stays until its last item was taken, however slow the caller is.
+        let _room = match &caller.sending {
+            Some(sending) => sending.room(bytes)?,
+            None => None,
+        };
+        for reply in told {
             if !caller.tell(reply).await? {
                 return Ok(());
             }
@@ -106,7 +118,8 @@ mod tests {
     async fn a_reader_that_takes_nothing_is_let_go_of() {
         let (replies, mut reader) = mpsc::channel(1);
         let patience = Duration::from_millis(20);
-        let caller = Caller { replies, winding_down: CancellationToken::new(), patience };
+        let winding_down = CancellationToken::new();
+        let caller = Caller { replies, sending: None, winding_down, patience };
         assert!(caller.tell(Reply::default()).await.unwrap());
         let refused = caller.tell(Reply::default()).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::Deadline);

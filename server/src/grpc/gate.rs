@@ -175,16 +175,7 @@ mod tests {
     const SEARCH: &str = "/diptych.v1.SearchService/Search";
 
     fn gate() -> Gate {
-        let hour = Duration::from_secs(3600);
-        let limits = CallLimits {
-            timeout: hour,
-            stream_timeout: hour,
-            methods: Default::default(),
-            per_caller: 1000,
-            calls: 1000,
-            overload: Default::default(),
-        };
-        Gate::new(&limits)
+        Gate::new(&CallLimits::wide())
     }
 
     fn request(path: &str, kind: &str) -> Request<()> {

@@ -15,14 +15,15 @@ use diptych_proto::v1::ingest_items_request::Message as Asked;
 use diptych_proto::v1::ingest_items_response::Message as Told;
 use prost::Message as _;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
 use super::item::{item_put, within, written_out};
-use super::receive::{Received, Room};
-use super::replies::{Replies, Share, answered};
+use super::receive::Received;
+use super::replies::{Replies, Share, answered, next_within};
+use super::room::Room;
 use super::status::{complete, to_message};
 use crate::deadline;
 use crate::encoder::{Lane, Work};
@@ -40,13 +41,18 @@ type Reply = v1::IngestItemsResponse;
 type Requests = Streaming<v1::IngestItemsRequest>;
 
 /// Answers an ingest stream.
-pub(super) fn ingest(service: &Arc<Service>, request: Request<Requests>) -> Result<Replies<Reply>> {
+pub(super) fn ingest(
+    service: &Arc<Service>,
+    request: Request<Requests>,
+    idle: Duration,
+) -> Result<Replies<Reply>> {
     service.admit()?;
     let service = Arc::clone(service);
     let received = request.extensions().get::<Received>().cloned().unwrap_or_default();
     let requests = request.into_inner();
     Ok(answered(REPLIES, |replies| async move {
-        let mut wire = Wire { requests, received, message_bytes: service.limits.message_bytes };
+        let message_bytes = service.limits.message_bytes;
+        let mut wire = Wire { requests, received, message_bytes, idle };
         let winding_down = service.winding_down.clone();
         let caller = Caller { replies, winding_down, taken: CancellationToken::new() };
         match open(&service, &mut wire, &caller).await {
@@ -85,12 +91,14 @@ struct Wire {
     requests: Requests,
     received: Received,
     message_bytes: usize,
+    /// The longest wait for a message.
+    idle: Duration,
 }
 
 impl Wire {
     /// The next message and its room; `None` once the caller has closed its side.
-    async fn next(&mut self) -> Result<Option<(Asked, Room)>, End> {
-        match self.requests.message().await {
+    async fn next(&mut self) -> Result<Option<(Asked, Option<Room>)>, End> {
+        match next_within(&mut self.requests, self.idle).await {
             Ok(None) => Ok(None),
             Ok(Some(v1::IngestItemsRequest { message: Some(asked) })) => {
                 Ok(Some((asked, self.received.take())))
@@ -205,7 +213,7 @@ struct Arrived {
 struct Receipt {
     place: OwnedPermit<Reply>,
     /// In the stream's share, and among all requests.
-    _room: [Room; 2],
+    _room: (Option<OwnedSemaphorePermit>, Option<Room>),
 }
 
 struct Reader {
@@ -280,7 +288,7 @@ impl Reader {
     async fn item(
         &mut self,
         item: v1::IngestItem,
-        (place, counted): (OwnedPermit<Reply>, Room),
+        (place, counted): (OwnedPermit<Reply>, Option<Room>),
     ) -> Result<Option<Arrived>, End> {
         let bytes = item.encoded_len();
         let v1::IngestItem { sequence, item } = item;
@@ -313,7 +321,7 @@ impl Reader {
         let room = self.caller.unless_over(self.share.take(bytes)).await?;
         let put = item.ok_or_else(|| Error::field("", "is required"));
         let put = put.and_then(|item| item_put(item, None));
-        Ok(Some(Arrived { put, receipt: Receipt { place, _room: [room, counted] } }))
+        Ok(Some(Arrived { put, receipt: Receipt { place, _room: (room, counted) } }))
     }
 
     fn out_of_order(&self, sequence: u64) -> Error {

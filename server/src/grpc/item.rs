@@ -15,7 +15,7 @@ use super::ingest::ingest;
 use super::replies::Replies;
 use super::status::to_message;
 use super::value::{filter, metadata, vector};
-use crate::deadline;
+use super::write::write;
 use crate::error::{Error, Result};
 use crate::items::{Content, ItemDelete, ItemPut, ItemWritten, Listing, MAX_DELETE_IDS};
 use crate::service::Service;
@@ -25,17 +25,6 @@ pub(super) const ITEM_PARTS: [&str; 3] = ["metadata", "source", "vectors"];
 
 type Reply<T> = Result<Response<T>, Status>;
 
-/// Runs a write in a task of its own: a caller that leaves never leaves it half done.
-pub(super) async fn write<T, F>(work: F) -> Reply<T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T>> + Send + 'static,
-{
-    let done = tokio::spawn(deadline::inherited(work)).await;
-    let done = done.unwrap_or_else(|_| Err(Error::internal("the write ended early")));
-    Ok(Response::new(done?))
-}
-
 #[tonic::async_trait]
 impl ItemService for Handler {
     async fn upsert_item(
@@ -43,7 +32,7 @@ impl ItemService for Handler {
         request: Request<v1::UpsertItemRequest>,
     ) -> Reply<v1::UpsertItemResponse> {
         let service = Arc::clone(&self.0);
-        write(async move { upsert(&service, request.into_inner()).await }).await
+        write(request, |wire| async move { upsert(&service, wire).await }).await
     }
 
     async fn batch_upsert_items(
@@ -51,7 +40,7 @@ impl ItemService for Handler {
         request: Request<v1::BatchUpsertItemsRequest>,
     ) -> Reply<v1::BatchUpsertItemsResponse> {
         let service = Arc::clone(&self.0);
-        write(async move { batch_upsert(&service, request.into_inner()).await }).await
+        write(request, |wire| async move { batch_upsert(&service, wire).await }).await
     }
 
     async fn get_item(&self, request: Request<v1::GetItemRequest>) -> Reply<v1::GetItemResponse> {
@@ -70,7 +59,7 @@ impl ItemService for Handler {
         request: Request<v1::DeleteItemsRequest>,
     ) -> Reply<v1::DeleteItemsResponse> {
         let service = Arc::clone(&self.0);
-        write(async move { delete(&service, request.into_inner()).await }).await
+        write(request, |wire| async move { delete(&service, wire).await }).await
     }
 
     type IngestItemsStream = Replies<v1::IngestItemsResponse>;
@@ -79,7 +68,7 @@ impl ItemService for Handler {
         &self,
         request: Request<Streaming<v1::IngestItemsRequest>>,
     ) -> Reply<Self::IngestItemsStream> {
-        Ok(Response::new(ingest(&self.0, request)?))
+        Ok(Response::new(ingest(&self.0, request, self.1.calls.stream_idle)?))
     }
 
     type ExportItemsStream = Replies<v1::ExportItemsResponse>;
@@ -88,7 +77,7 @@ impl ItemService for Handler {
         &self,
         request: Request<v1::ExportItemsRequest>,
     ) -> Reply<Self::ExportItemsStream> {
-        Ok(Response::new(export(&self.0, request.into_inner()).await?))
+        Ok(Response::new(export(&self.0, request).await?))
     }
 }
 
@@ -259,30 +248,5 @@ pub(super) fn written_out(item: &ItemWritten) -> v1::WrittenItem {
         version: item.written.version,
         created: item.written.created,
         truncation: truncation(item.truncation),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_write_goes_on_when_its_caller_leaves() {
-        let (begun, begins) = oneshot::channel();
-        let (go, wait) = oneshot::channel::<()>();
-        let (done, ends) = oneshot::channel();
-        let caller = tokio::spawn(write(async move {
-            begun.send(()).unwrap();
-            wait.await.unwrap();
-            done.send("written").unwrap();
-            Ok(())
-        }));
-        begins.await.unwrap();
-        caller.abort();
-        assert!(caller.await.unwrap_err().is_cancelled());
-        go.send(()).unwrap();
-        assert_eq!(ends.await.unwrap(), "written");
     }
 }

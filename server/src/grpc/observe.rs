@@ -357,7 +357,7 @@ impl<R: Body<Data = Bytes> + Unpin> Body for Observed<R> {
         if let (Some(open), Some(Ok(frame))) = (&mut self.open, &mut frame) {
             if let Some(data) = frame.data_ref() {
                 open.bytes_sent += data.len() as u64;
-                open.messages_sent += open.messages.begun(data).len() as u64;
+                open.messages_sent += open.messages.begun(data) as u64;
             }
             if let Some(trailers) = frame.trailers_mut() {
                 open.see(trailers);

@@ -1,12 +1,13 @@
-//! Bounds the bytes of requests under way, over all calls.
+//! Bounds the bytes of requests under way, over all calls and of one caller.
 //!
-//! A message says its length before its bytes come. From then on that many bytes are counted until its call has been answered,
-//! or, for one message of a stream, until what it asks for is done. A message for which there is no room is refused before it
-//! is read, with a time to wait; waiting for room would hold up what shares its connection. Small messages are not counted:
-//! the number of calls bounds them.
+//! A message says its length before its bytes come, and nothing is taken for what is only said: room is taken as the bytes come, and
+//! held until the call has been answered, or, for one message of a stream, until what it asks for is done. A message for which there
+//! is no room is refused in the midst, with a time to wait; waiting for room would hold up what shares its connection. Small messages
+//! are not counted: the number of calls bounds them, and that a call with one request sends one.
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,44 +18,53 @@ use diptych_proto::v1::ErrorReason;
 use http::{Request, Response};
 use http_body::Frame;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::admission::caller;
+use super::room::{Full, Room, Rooms};
 use super::status::to_status;
 use crate::error::{Error, Kind};
+use crate::limits::takes_one_message;
 use crate::observe::record::received;
 use crate::observe::{Shed, shed};
 
 /// Messages up to this length are not counted.
 pub(super) const FREE_BYTES: u64 = 64 << 10;
-/// What the counter counts in.
-const UNIT_BYTES: u64 = 1 << 10;
+/// Bytes that one byte of a compressed message becomes at most (RFC 1951: a match of 258 bytes in two bits).
+const INFLATED: u64 = 1032;
 /// A flag and a length of four bytes go before every message.
 const PREFIX_BYTES: usize = 5;
-/// What a caller who finds no room is told to wait.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// The room of one message; `None` for one that is not counted.
-pub(super) type Room = Option<OwnedSemaphorePermit>;
-
-/// Room of the messages of one call that came and were not taken, in their order.
+/// Room of the messages of one call that came and were not taken, in their order; `None` for one that is not counted.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Received(Arc<Mutex<VecDeque<Room>>>);
+pub(super) struct Received(Arc<Mutex<VecDeque<Option<Room>>>>);
 
 impl Received {
-    /// The room of the oldest message, for those who work on the messages of a stream: it is free again when this is dropped.
-    pub(super) fn take(&self) -> Room {
+    /// The room of the oldest message, for those who work on it beyond its call, or on one of a stream: it is free again when this is
+    /// dropped.
+    pub(super) fn take(&self) -> Option<Room> {
         self.0.lock().pop_front().flatten()
+    }
+
+    fn begin(&self, room: Option<Room>) {
+        self.0.lock().push_back(room);
+    }
+
+    /// Takes room for `bytes` of the message that is coming.
+    fn grow(&self, bytes: u64) -> Result<(), Status> {
+        let mut rooms = self.0.lock();
+        let Some(Some(room)) = rooms.back_mut() else { return Ok(()) };
+        room.grow(bytes).map_err(refused)
     }
 }
 
 /// Bounds the bytes of requests.
 #[derive(Debug, Clone)]
 pub(super) struct ReceiveLayer {
-    room: Arc<Semaphore>,
+    rooms: Arc<Rooms>,
     message_bytes: u64,
     patience: Duration,
 }
@@ -62,27 +72,29 @@ pub(super) struct ReceiveLayer {
 impl ReceiveLayer {
     /// Room for `bytes` in messages of at most `message_bytes`, each of which must come within `patience`.
     pub(super) fn new(bytes: u64, message_bytes: usize, patience: Duration) -> Self {
-        let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX);
-        let room = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
-        Self { room, message_bytes: message_bytes as u64, patience }
+        let message_bytes = message_bytes as u64;
+        Self { rooms: Rooms::new(bytes, message_bytes), message_bytes, patience }
     }
 
-    /// Room for a message that says to have `length` bytes, which decompress to more where it is `compressed`.
-    fn room(&self, length: u64, compressed: bool) -> Result<Room, Status> {
-        // What is longer than any message is refused by its length alone.
-        if length > self.message_bytes || (length <= FREE_BYTES && !compressed) {
-            return Ok(None);
+    /// The most that a message of `length` bytes takes of the room; nothing for one that is not counted, or that is refused by its
+    /// length alone, being longer than any.
+    fn counts(&self, length: u64, compressed: bool) -> u64 {
+        let becomes = if compressed { length.saturating_mul(INFLATED) } else { length };
+        match length > self.message_bytes || becomes <= FREE_BYTES {
+            true => 0,
+            false => becomes.min(self.message_bytes),
         }
-        let bytes = if compressed { self.message_bytes } else { length };
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(units);
-        room.map(Some).map_err(|_| {
-            shed(Shed::ReceiveBytes);
-            let message = "the server has as many bytes of requests under way as it takes on; try again later";
-            let error = Error::new(Kind::Overloaded, ErrorReason::QueueFull, message);
-            to_status(&error.retry_after(RETRY_AFTER))
-        })
     }
+}
+
+fn refused(full: Full) -> Status {
+    shed(Shed::ReceiveBytes);
+    let whose = if full.of_caller { "of one caller's requests" } else { "of requests" };
+    let message = format!(
+        "the server has {} bytes {whose} under way, as many as it takes on, or nearly so; try again later",
+        full.limit
+    );
+    to_status(&full.tell(Error::new(Kind::Overloaded, ErrorReason::QueueFull, message)))
 }
 
 impl<S> Layer<S> for ReceiveLayer {
@@ -115,13 +127,18 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let received = Received::default();
+        let single = takes_one_message(request.uri().path());
+        let caller = caller(request.extensions());
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(received.clone());
         let body = Counted {
             body,
             layer: self.layer.clone(),
             received: received.clone(),
+            single,
+            caller,
             messages: Messages::default(),
+            coming: Coming::default(),
             late: None,
         };
         let call = self.inner.call(Request::from_parts(parts, Body::new(body)));
@@ -139,7 +156,11 @@ struct Counted {
     body: Body,
     layer: ReceiveLayer,
     received: Received,
+    /// Whether the call has one request.
+    single: bool,
+    caller: Option<IpAddr>,
     messages: Messages,
+    coming: Coming,
     /// When a message that has begun to come must be there.
     late: Option<Pin<Box<Sleep>>>,
 }
@@ -162,20 +183,10 @@ impl http_body::Body for Counted {
             }
         };
         let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
-        if let Some(data) = frame.data_ref() {
-            let begun = this.messages.begun(data);
-            received(data.len(), begun.len());
-            for (length, compressed) in begun {
-                let room = match this.layer.room(length, compressed) {
-                    Ok(room) => room,
-                    Err(refused) => return Poll::Ready(Some(Err(refused))),
-                };
-                this.late = room.as_ref().map(|_| Box::pin(sleep(this.layer.patience)));
-                this.received.0.lock().push_back(room);
-            }
-            if this.messages.left == 0 {
-                this.late = None;
-            }
+        if let Some(data) = frame.data_ref()
+            && let Err(refused) = this.count(data)
+        {
+            return Poll::Ready(Some(Err(refused)));
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -183,6 +194,58 @@ impl http_body::Body for Counted {
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }
+}
+
+/// The message that is coming.
+#[derive(Debug, Default)]
+struct Coming {
+    /// How many came before it.
+    before: usize,
+    /// What its bytes are taken for, at most so many in all; 0 for one that is not counted.
+    each: u64,
+    most: u64,
+    came: u64,
+}
+
+impl Counted {
+    /// Takes room for the next piece of the body.
+    fn count(&mut self, data: &[u8]) -> Result<(), Status> {
+        let pieces = self.messages.pieces(data);
+        received(data.len(), begun(&pieces));
+        for piece in pieces {
+            match piece {
+                Piece::Begin { length, compressed } => self.begin(length, compressed)?,
+                Piece::Bytes(bytes) if self.coming.most > 0 => {
+                    self.coming.came += bytes;
+                    let held = self.coming.came.saturating_mul(self.coming.each);
+                    self.received.grow(held.min(self.coming.most))?;
+                }
+                Piece::Bytes(_) => {}
+            }
+        }
+        if self.messages.left == 0 {
+            self.late = None;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, length: u64, compressed: bool) -> Result<(), Status> {
+        if self.single && self.coming.before > 0 {
+            return Err(one_too_many());
+        }
+        let most = self.layer.counts(length, compressed);
+        let counted = most > 0;
+        self.received.begin(counted.then(|| self.layer.rooms.open(self.caller)));
+        self.late = counted.then(|| Box::pin(sleep(self.layer.patience)));
+        let each = if compressed { INFLATED } else { 1 };
+        self.coming = Coming { before: self.coming.before + 1, each, most, came: 0 };
+        Ok(())
+    }
+}
+
+fn one_too_many() -> Status {
+    let message = "the call takes one message and a further one came";
+    to_status(&Error::new(Kind::Invalid, ErrorReason::FieldInvalid, message))
 }
 
 fn too_slow() -> Status {
@@ -200,15 +263,34 @@ pub(super) struct Messages {
     left: u64,
 }
 
+/// A part of a piece of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// A message of this length begins.
+    Begin { length: u64, compressed: bool },
+    /// So many bytes of the last message that began.
+    Bytes(u64),
+}
+
+fn begun(pieces: &[Piece]) -> usize {
+    pieces.iter().filter(|piece| matches!(piece, Piece::Begin { .. })).count()
+}
+
 impl Messages {
-    /// The messages that begin in the next piece of the body: length, and whether it is compressed.
-    pub(super) fn begun(&mut self, mut data: &[u8]) -> Vec<(u64, bool)> {
-        let mut begun = Vec::new();
+    /// How many messages begin in the next piece of the body.
+    pub(super) fn begun(&mut self, data: &[u8]) -> usize {
+        begun(&self.pieces(data))
+    }
+
+    /// What the next piece of the body holds, but for prefixes that have not ended.
+    pub(super) fn pieces(&mut self, mut data: &[u8]) -> Vec<Piece> {
+        let mut pieces = Vec::new();
         while !data.is_empty() {
             if self.left > 0 {
                 let step = usize::try_from(self.left).unwrap_or(usize::MAX).min(data.len());
                 self.left -= step as u64;
                 data = &data[step..];
+                pieces.push(Piece::Bytes(step as u64));
                 continue;
             }
             self.prefix[self.have] = data[0];
@@ -216,10 +298,10 @@ impl Messages {
             if self.have == PREFIX_BYTES {
                 let [flag, length @ ..] = self.prefix;
                 (self.have, self.left) = (0, u32::from_be_bytes(length).into());
-                begun.push((self.left, flag != 0));
+                pieces.push(Piece::Begin { length: self.left, compressed: flag != 0 });
             }
         }
-        begun
+        pieces
     }
 }
 

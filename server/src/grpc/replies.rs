@@ -8,15 +8,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use diptych_proto::v1::ErrorReason;
 use tokio::sync::mpsc::{Receiver, Sender};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_stream::Stream;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
-use super::receive::Room;
 use crate::deadline;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// Bytes of inputs that a stream works on at once; one that is larger comes alone.
 const BYTES: u32 = 32 << 20;
@@ -60,6 +62,20 @@ impl<T> Stream for Replies<T> {
     }
 }
 
+/// The next message of a stream of requests, for which nobody waits longer than `idle`.
+pub(super) async fn next_within<T>(
+    requests: &mut Streaming<T>,
+    idle: Duration,
+) -> Result<Option<T>, Status> {
+    timeout(idle, requests.message()).await.unwrap_or_else(|_| {
+        let message = format!(
+            "no message came for {} seconds; open the stream again when there is one",
+            idle.as_secs_f64()
+        );
+        Err(Error::new(Kind::Unavailable, ErrorReason::StreamIdle, message).into())
+    })
+}
+
 /// What one stream may work on at once. Unlike the room of all requests (`receive.rs`), which refuses, it is waited for, and the
 /// caller with it: so one stream alone comes nowhere near the other bound.
 #[derive(Debug, Clone)]
@@ -71,7 +87,7 @@ impl Share {
     }
 
     /// Waits until there is room for an input of so many bytes. It is given back with what this gives.
-    pub(super) async fn take(&self, bytes: usize) -> Room {
+    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes).unwrap_or(BYTES).min(BYTES);
         Arc::clone(&self.0).acquire_many_owned(bytes).await.ok()
     }

@@ -1,12 +1,17 @@
-//! The body of a reply that knows when it must end: a stream goes on after the call's head, beyond the reach of what bounds a
-//! future.
+//! The body of a reply: it ends in time, and what nobody reads is let go of.
+//!
+//! A call's places go with the body of its reply, and HTTP/2 asks for no frame while its peer takes none. So every body has a guard
+//! that drops it when its time is over. What is large is handed on in pieces, so that it lies here, where the guard reaches it, and not
+//! in the connection's buffers; and it has room among all replies first (`room.rs`), else the caller is refused.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use diptych_proto::v1::ErrorReason;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -15,13 +20,49 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::room::{Full, Room, Rooms};
 use super::status::to_status;
 use crate::deadline;
-use crate::error::Error;
+use crate::error::{Error, Kind};
+use crate::observe::{Shed, shed};
 use crate::service::draining;
 
-/// How long after its end a stream that nobody reads is let go of.
+/// How long after its end a reply that nobody reads is let go of.
 const SLACK: Duration = Duration::from_millis(500);
+/// Replies up to this length are not counted, and larger ones are handed on in such pieces.
+pub(super) const PIECE_BYTES: usize = 64 << 10;
+
+/// Room for replies, and whose they are.
+#[derive(Debug, Clone)]
+pub(super) struct Sending {
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) caller: Option<IpAddr>,
+}
+
+impl Sending {
+    /// Room for a reply of so many bytes; `None` for one that is not counted.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED `QUEUE_FULL`, with a time to wait.
+    pub(super) fn room(&self, bytes: usize) -> Result<Option<Room>, Error> {
+        if bytes <= PIECE_BYTES {
+            return Ok(None);
+        }
+        let mut room = self.rooms.open(self.caller);
+        room.grow(bytes as u64).map_err(refused)?;
+        Ok(Some(room))
+    }
+}
+
+fn refused(full: Full) -> Error {
+    shed(Shed::ReplyBytes);
+    let whose = if full.of_caller { "of one caller's replies" } else { "of replies" };
+    let message = format!(
+        "the server has {} bytes {whose} that were not read yet, as many as it keeps, or nearly so; read them, or try again later",
+        full.limit
+    );
+    full.tell(Error::new(Kind::Overloaded, ErrorReason::QueueFull, message))
+}
 
 /// What ends a call early.
 #[derive(Debug, Clone)]
@@ -36,73 +77,172 @@ pub(super) struct End {
 
 /// A body that ends with a status when its time is over.
 pub(super) struct Reply<B> {
-    inner: Arc<Mutex<Option<B>>>,
+    held: Arc<Mutex<Option<Holding<B>>>>,
+    /// What a stream watches beside its own frames.
     watch: Option<Watch>,
+    /// Lets go of what is held though nobody asks for frames.
+    guard: Option<AbortHandle>,
+    sending: Option<Sending>,
+    /// Whether its last frame was given.
+    ended: bool,
 }
 
-/// What a stream watches beside its own frames.
+/// What goes when nobody reads.
+struct Holding<B> {
+    body: B,
+    /// Its first frame, where that was asked for before.
+    first: Option<Frame<Bytes>>,
+    /// The rest of a large frame, and its room.
+    rest: Bytes,
+    room: Option<Room>,
+    _counted: Counted,
+}
+
+/// Counts a call for as long as its reply is held.
+type Counted = Box<dyn Send>;
+
 struct Watch {
     time: Option<Pin<Box<Sleep>>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     heard_out: bool,
-    /// Lets go of the inner body though nobody asks for frames, as when the peer reads nothing.
-    guard: AbortHandle,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.guard.abort();
-    }
 }
 
 impl<B> Default for Reply<B> {
     fn default() -> Self {
-        Self { inner: Arc::new(Mutex::new(None)), watch: None }
+        Self { held: Arc::default(), watch: None, guard: None, sending: None, ended: true }
     }
 }
 
-impl<B: Send + 'static> Reply<B> {
-    /// A body that is whole, or nearly so, when its head is: nothing ends it early.
-    pub(super) fn short(inner: B) -> Self {
-        Self { inner: Arc::new(Mutex::new(Some(inner))), watch: None }
+impl<B: Body<Data = Bytes> + Send + Unpin + 'static> Reply<B> {
+    /// A body that is whole when its head is, or nearly so: it is told to its end, if it is read by then.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED `QUEUE_FULL` when it is large and there is no room for it.
+    pub(super) fn short(
+        mut body: B,
+        (end, counted): (End, Counted),
+        sending: &Sending,
+    ) -> Result<Self, Error> {
+        if body.is_end_stream() {
+            return Ok(Self::default());
+        }
+        // Whoever sends it asks again for what is not there yet.
+        let mut context = Context::from_waker(Waker::noop());
+        let first = match Pin::new(&mut body).poll_frame(&mut context) {
+            Poll::Ready(Some(Ok(frame))) => Some(frame),
+            Poll::Pending => None,
+            Poll::Ready(Some(Err(_)) | None) => return Ok(Self::default()),
+        };
+        let length = first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
+        let room = sending.room(length)?;
+        let holding = Holding { body, first, rest: Bytes::new(), room, _counted: counted };
+        Ok(Self::guarded(holding, end))
     }
 
     /// A stream.
-    pub(super) fn stream(inner: B, end: End) -> Self {
-        let inner = Arc::new(Mutex::new(Some(inner)));
-        let (held, ends) = (Arc::clone(&inner), end.clone());
+    pub(super) fn stream(body: B, (end, counted): (End, Counted), sending: Sending) -> Self {
+        let watch = Watch {
+            time: end.at.map(|at| Box::pin(sleep_until(at))),
+            cut: Box::pin(end.cut.clone().cancelled_owned()),
+            heard_out: end.heard_out,
+        };
+        let rest = Bytes::new();
+        let holding = Holding { body, first: None, rest, room: None, _counted: counted };
+        let mut reply = Self::guarded(holding, end);
+        (reply.watch, reply.sending) = (Some(watch), Some(sending));
+        reply
+    }
+
+    fn guarded(holding: Holding<B>, end: End) -> Self {
+        let held = Arc::new(Mutex::new(Some(holding)));
+        let watched = Arc::clone(&held);
         let guard = tokio::spawn(async move {
             let time = async {
-                match ends.at {
+                match end.at {
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = time => {}
-                () = ends.cut.cancelled() => {}
+                () = end.cut.cancelled() => {}
             }
             tokio::time::sleep(SLACK).await;
             // Dropped outside the lock: its owner's work ends with it.
-            let unread = held.lock().take();
+            let unread = watched.lock().take();
             drop(unread);
         });
-        let watch = Watch {
-            time: end.at.map(|at| Box::pin(sleep_until(at))),
-            cut: Box::pin(end.cut.cancelled_owned()),
-            heard_out: end.heard_out,
-            guard: guard.abort_handle(),
-        };
-        Self { inner, watch: Some(watch) }
+        let guard = Some(guard.abort_handle());
+        Self { held, watch: None, guard, sending: None, ended: false }
     }
 }
 
 impl<B> Drop for Reply<B> {
     fn drop(&mut self) {
+        if let Some(guard) = &self.guard {
+            guard.abort();
+        }
         // At once, and not when the guard has heard that it is over: a call's place goes with the body.
-        let unread = self.inner.lock().take();
+        let unread = self.held.lock().take();
         drop(unread);
     }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Holding<B> {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        sending: Option<&Sending>,
+    ) -> Poll<Next<B::Error>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.piece())));
+        }
+        let frame = match self.first.take() {
+            Some(first) => first,
+            None => match std::task::ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(Some(Err(Ended::Broken(error)))),
+                None => return Poll::Ready(None),
+            },
+        };
+        let large = frame.data_ref().is_some_and(|data| data.len() > PIECE_BYTES);
+        let data = match frame.into_data() {
+            Ok(data) if large => data,
+            Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+            Err(frame) => return Poll::Ready(Some(Ok(frame))),
+        };
+        if let Some(sending) = sending {
+            match sending.room(data.len()) {
+                Ok(room) => self.room = room,
+                Err(refused) => return Poll::Ready(Some(Err(Ended::Refused(refused)))),
+            }
+        }
+        self.rest = data;
+        Poll::Ready(Some(Ok(self.piece())))
+    }
+
+    /// The next piece of a large frame; its room goes with the last one.
+    fn piece(&mut self) -> Frame<Bytes> {
+        let piece = self.rest.split_to(self.rest.len().min(PIECE_BYTES));
+        if self.rest.is_empty() {
+            self.room = None;
+        }
+        Frame::data(piece)
+    }
+
+    fn is_end(&self) -> bool {
+        self.first.is_none() && self.rest.is_empty() && self.body.is_end_stream()
+    }
+}
+
+/// A frame of what is held, or its end.
+type Next<E> = Option<Result<Frame<Bytes>, Ended<E>>>;
+
+/// Why what is held gives no further frame.
+enum Ended<E> {
+    Broken(E),
+    /// There is no room for it.
+    Refused(Error),
 }
 
 /// Why a stream ends early.
@@ -134,49 +274,55 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Reply<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
         // Time first: a stream that always has a frame ends as well.
         let over = this.watch.as_mut().and_then(|watch| watch.over(context));
-        let mut held = this.inner.lock();
+        let mut held = this.held.lock();
+        let sending = this.sending.as_ref();
         let frame = match (held.as_mut(), over) {
-            (None, None) => return Poll::Ready(None),
-            (Some(inner), None) => Pin::new(inner).poll_frame(context),
-            (Some(inner), Some(Over::Cut { heard_out: true })) => {
+            // The guard has let go of it.
+            (None, _) | (Some(_), Some(Over::Time | Over::Cut { heard_out: false })) => {
+                Poll::Pending
+            }
+            (Some(holding), None) => holding.poll(context, sending),
+            (Some(holding), Some(Over::Cut { heard_out: true })) => {
                 if !has_budget_remaining() {
                     // The runtime would let it say nothing, whatever it has to say.
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Pin::new(inner).poll_frame(context)
+                holding.poll(context, sending)
             }
-            (_, Some(_)) => Poll::Pending,
         };
-        if let (Some(over), Poll::Pending) = (over, &frame) {
-            this.watch = None;
-            let unread = held.take();
-            drop(held);
-            drop(unread);
-            let error = match over {
-                Over::Time => deadline::exceeded(),
-                Over::Cut { .. } => draining(),
-            };
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers(&error)))));
-        }
-        let frame = std::task::ready!(frame);
-        if frame.is_none() {
-            let ended = held.take();
-            drop(held);
-            drop(ended);
-            this.watch = None;
-        }
+        let frame = match frame {
+            Poll::Pending if over.is_none() && held.is_some() => return Poll::Pending,
+            Poll::Pending => Some(Err(Ended::Refused(match over {
+                Some(Over::Cut { .. }) => draining(),
+                Some(Over::Time) | None => deadline::exceeded(),
+            }))),
+            Poll::Ready(frame) => frame,
+        };
+        let frame = match frame {
+            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+            Some(Err(Ended::Broken(error))) => Some(Err(error)),
+            Some(Err(Ended::Refused(error))) => Some(Ok(Frame::trailers(trailers(&error)))),
+            None => None,
+        };
+        (this.ended, this.watch) = (true, None);
+        let unread = held.take();
+        drop(held);
+        drop(unread);
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.lock().as_ref().is_none_or(Body::is_end_stream)
+        self.ended || self.held.lock().as_ref().is_some_and(Holding::is_end)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.lock().as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        if self.ended { SizeHint::with_exact(0) } else { SizeHint::default() }
     }
 }
 
@@ -211,12 +357,31 @@ mod tests {
         }
     }
 
+    fn sending(bytes: u64) -> Sending {
+        Sending { rooms: Rooms::new(bytes, 0), caller: None }
+    }
+
+    fn end(at: Option<Instant>) -> (End, Counted) {
+        (End { at, cut: CancellationToken::new(), heard_out: false }, Box::new(()))
+    }
+
+    fn large(bytes: usize) -> Says {
+        Says([Bytes::from(vec![7; bytes])].into())
+    }
+
+    async fn next<B: Body<Data = Bytes, Error = Infallible> + Unpin>(
+        reply: &mut Reply<B>,
+    ) -> Frame<Bytes> {
+        let next = std::future::poll_fn(|context| Pin::new(&mut *reply).poll_frame(context));
+        next.await.unwrap().unwrap()
+    }
+
     /// What a stream says that had something to say when it was cut.
     async fn said(heard_out: bool) -> Vec<String> {
         let end = End { at: None, cut: CancellationToken::new(), heard_out };
         end.cut.cancel();
         let inner = Says(["NOT", "SERVING"].map(Bytes::from).into());
-        let mut reply = Reply::stream(inner, end);
+        let mut reply = Reply::stream(inner, (end, Box::new(())), sending(0));
         let mut said = Vec::new();
         while let Some(Ok(frame)) =
             std::future::poll_fn(|context| Pin::new(&mut reply).poll_frame(context)).await
@@ -240,5 +405,50 @@ mod tests {
     #[tokio::test]
     async fn any_other_stream_is_cut_at_once() {
         assert_eq!(said(false).await, ["14"]);
+    }
+
+    #[tokio::test]
+    async fn a_large_reply_has_room_until_its_last_piece_is_taken_and_one_without_is_refused() {
+        let sending = sending(250 << 10);
+        let mut first = Reply::short(large(100 << 10), end(None), &sending).unwrap();
+        let second = Reply::short(large(100 << 10), end(None), &sending).unwrap();
+        let Err(refused) = Reply::short(large(100 << 10), end(None), &sending) else {
+            panic!("there is no room");
+        };
+        assert_eq!(refused.details().reason, ErrorReason::QueueFull);
+        assert!(refused.details().retry_after.is_some());
+        assert!(Reply::short(large(PIECE_BYTES), end(None), &sending).is_ok(), "it is small");
+        let mut read = 0;
+        while read < 100 << 10 {
+            assert_eq!(sending.rooms.free(), 50 << 10);
+            let piece = next(&mut first).await.into_data().unwrap();
+            assert!(piece.len() <= PIECE_BYTES && piece.iter().all(|byte| *byte == 7));
+            read += piece.len();
+        }
+        assert_eq!((read, sending.rooms.free()), (100 << 10, 150 << 10));
+        drop(second);
+        assert_eq!(sending.rooms.free(), 250 << 10);
+    }
+
+    #[tokio::test]
+    async fn a_short_reply_that_nobody_reads_is_let_go_of_and_the_caller_told() {
+        let sending = sending(1 << 20);
+        let mut reply =
+            Reply::short(large(100 << 10), end(Some(Instant::now())), &sending).unwrap();
+        next(&mut reply).await.into_data().unwrap();
+        while sending.rooms.free() < 1 << 20 {
+            tokio::task::yield_now().await;
+        }
+        let trailers = next(&mut reply).await.into_trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "4");
+        assert!(reply.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_frame_of_a_stream_without_room_ends_the_stream_with_a_time_to_wait() {
+        let mut reply = Reply::stream(large(100 << 10), end(None), sending(1000));
+        let trailers = next(&mut reply).await.into_trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "8");
+        assert!(reply.is_end_stream());
     }
 }

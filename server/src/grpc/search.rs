@@ -58,6 +58,7 @@ impl SearchService for Handler {
     ) -> Result<Response<Self::BatchSearchStream>, Status> {
         // Once for all elements: a batch under way outlives the closing of the door.
         self.0.admit()?;
+        let sending = request.extensions().get().cloned();
         let searches = request.into_inner().searches;
         count("searches", "searches", searches.len(), self.0.limits.batch_items)?;
         let service = Arc::clone(&self.0);
@@ -65,7 +66,7 @@ impl SearchService for Handler {
             let service = Arc::clone(&service);
             async move { search(&service, wire).await }
         };
-        Ok(Response::new(Box::pin(Answers::new(searches, one))))
+        Ok(Response::new(Box::pin(Answers::new(searches, sending, one))))
     }
 
     async fn explain_match(

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rand::Rng as _;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
@@ -63,6 +64,7 @@ impl Connection {
         let mut served = std::pin::pin!(served);
         let mut handshake = std::pin::pin!(tokio::time::sleep(self.limits.handshake));
         let mut age = std::pin::pin!(tokio::time::sleep(jittered(self.limits.age)));
+        let mut linger = std::pin::pin!(tokio::time::sleep(self.limits.linger));
         let (mut greeted, mut leaving) = (false, false);
         loop {
             tokio::select! {
@@ -84,10 +86,17 @@ impl Connection {
                 () = &mut age, if !leaving => {
                     leaving = true;
                     served.as_mut().graceful_shutdown();
+                    linger.as_mut().reset(Instant::now() + self.limits.linger);
+                }
+                // A peer that reads no reply would keep its connection for ever.
+                () = &mut linger, if leaving => {
+                    tracing::debug!(peer = %self.peer, "a connection that did not end was closed");
+                    return;
                 }
                 () = self.goaway.cancelled(), if !leaving => {
                     leaving = true;
                     served.as_mut().graceful_shutdown();
+                    linger.as_mut().reset(Instant::now() + self.limits.linger);
                 }
             }
         }

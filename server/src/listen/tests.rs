@@ -40,6 +40,7 @@ fn limits() -> ConnectionLimits {
         keepalive_interval: long,
         keepalive_timeout: long,
         age: long,
+        linger: long,
     }
 }
 

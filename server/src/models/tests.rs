@@ -25,7 +25,7 @@ fn activated() -> Activated {
 async fn of_two_who_load_a_bundle_at_once_both_get_the_same() {
     let (_folder, bundle, models) = models();
     let (one, other) =
-        tokio::join!(models.load(&bundle, || Ok(())), models.load(&bundle, || Ok(())));
+        tokio::join!(models.load(&bundle, |_| Ok(())), models.load(&bundle, |_| Ok(())));
     assert!(Arc::ptr_eq(&one.unwrap(), &other.unwrap()));
     assert_eq!(models.all().len(), 2);
 }
@@ -33,7 +33,7 @@ async fn of_two_who_load_a_bundle_at_once_both_get_the_same() {
 #[tokio::test]
 async fn a_bundle_that_was_unloaded_is_gone_when_the_last_who_holds_it_lets_go() {
     let (_folder, bundle, models) = models();
-    let model = models.load(&bundle, || Ok(())).await.unwrap();
+    let model = models.load(&bundle, |_| Ok(())).await.unwrap();
     let digest = model.digest().to_owned();
     let weak: Weak<Encoder> = Arc::downgrade(model.encoder());
     models.remove(&digest);
@@ -50,7 +50,7 @@ async fn a_bundle_that_was_unloaded_is_gone_when_the_last_who_holds_it_lets_go()
 async fn whoever_looks_while_the_default_changes_sees_one_that_is_loaded() {
     let (_folder, bundle, models) = models();
     let first = models.default_model();
-    let second = models.load(&bundle, || Ok(())).await.unwrap();
+    let second = models.load(&bundle, |_| Ok(())).await.unwrap();
     let (watcher, at_first) = (Arc::clone(&models), first.digest().to_owned());
     let seen = tokio::task::spawn_blocking(move || {
         for _ in 0..20_000 {

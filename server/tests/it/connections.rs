@@ -92,19 +92,31 @@ async fn a_peer_that_is_gone_without_a_word_is_closed_by_the_keepalive() {
 
 #[tokio::test]
 async fn a_connection_too_many_is_closed_at_once_and_a_place_comes_back() {
-    let server = Server::with_flags(&["--max-connections=2"]).await;
+    let server = Server::with_flags(&["--max-connections=3"]).await;
     let second = connect(&server).await;
     let connections = &server.counters.connections;
     until("two connections", || connections.load(Ordering::Relaxed) == 2).await;
+    // One caller may have half.
     closed(connect(&server).await).await;
     assert_eq!(server.counters.refused.load(Ordering::Relaxed), 1);
     still_serves(&server).await;
+    let third = connect_from([127, 0, 0, 2], &server).await;
+    until("three connections", || connections.load(Ordering::Relaxed) == 3).await;
+    closed(connect_from([127, 0, 0, 3], &server).await).await;
+    drop(third);
     drop(second);
     until("a place", || connections.load(Ordering::Relaxed) == 1).await;
     let address = format!("http://{}", server.address);
     let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
     let request = v1::GetServerInfoRequest {};
     InfoServiceClient::new(channel).get_server_info(request).await.unwrap();
+}
+
+/// A connection from another address of this machine.
+async fn connect_from(address: [u8; 4], server: &Server) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    socket.connect(server.address.parse().unwrap()).await.unwrap()
 }
 
 /// A stream of inputs that stays open until it is dropped.
@@ -122,12 +134,12 @@ async fn open_stream(channel: Channel) -> OpenStream {
 }
 
 #[tokio::test]
-async fn a_caller_with_too_many_calls_is_refused_with_a_time_to_wait_and_health_is_not() {
+async fn a_caller_with_too_many_streams_is_refused_with_a_time_to_wait_and_other_calls_are_not() {
     let server = Server::with_flags(&["--calls-per-caller=2"]).await;
     let mut held = vec![open_stream(server.channel.clone()).await];
     held.push(open_stream(server.channel.clone()).await);
-    let mut info = server.info();
-    let status = info.get_server_info(v1::GetServerInfoRequest {}).await.unwrap_err();
+    let mut embedding = EmbeddingServiceClient::new(server.channel.clone());
+    let status = embedding.embed_stream(tokio_stream::empty()).await.unwrap_err();
     let told = refusal(&status);
     assert_eq!((told.code, told.reason.as_str()), (Code::ResourceExhausted, "TOO_MANY_CALLS"));
     assert_eq!(told.limit, Some(2));
@@ -135,11 +147,12 @@ async fn a_caller_with_too_many_calls_is_refused_with_a_time_to_wait_and_health_
     assert!(status.get_error_details().retry_info().is_some());
     let request = HealthCheckRequest { service: String::new() };
     HealthClient::new(server.channel.clone()).check(request).await.unwrap();
+    still_serves(&server).await;
     // A stream's place is given back when it ends.
     held.pop();
     let calls = &server.counters.calls;
     until("one call under way", || calls.load(Ordering::Relaxed) == 1).await;
-    still_serves(&server).await;
+    embedding.embed_stream(tokio_stream::empty()).await.unwrap();
 }
 
 #[tokio::test]
@@ -256,4 +269,42 @@ async fn a_stream_of_inputs_is_told_to_go_on_elsewhere_when_the_server_winds_dow
     server.ends.goaway.cancel();
     let told = refusal(&stream.replies.message().await.unwrap_err());
     assert_eq!((told.code, told.reason.as_str()), (Code::Unavailable, "DRAINING"));
+}
+
+#[tokio::test]
+async fn a_stream_whose_caller_says_nothing_is_ended_and_may_be_opened_again() {
+    let server = Server::with_flags(&["--stream-idle-timeout=50ms"]).await;
+    let mut stream = open_stream(server.channel.clone()).await;
+    let told = refusal(&stream.replies.message().await.unwrap_err());
+    assert_eq!((told.code, told.reason.as_str()), (Code::Unavailable, "STREAM_IDLE"));
+    open_stream(server.channel.clone()).await;
+}
+
+#[tokio::test]
+async fn a_reply_that_nobody_reads_gives_its_place_back_in_time() {
+    let server = Server::with_flags(&["--timeout=300ms"]).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let channel = endpoint.initial_stream_window_size(0).connect().await.unwrap();
+    let calls = &server.counters.calls;
+    let unread = tokio::spawn(async move {
+        InfoServiceClient::new(channel).get_server_info(v1::GetServerInfoRequest {}).await
+    });
+    until("a call under way", || calls.load(Ordering::Relaxed) == 1).await;
+    until("no call under way", || calls.load(Ordering::Relaxed) == 0).await;
+    unread.abort();
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_peer_reads_nothing_is_closed_in_the_end() {
+    let flags = ["--timeout=100ms", "--stream-timeout=100ms", "--connection-age=100ms"];
+    let server = Server::with_flags(&flags).await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let channel = endpoint.initial_stream_window_size(0).connect().await.unwrap();
+    let unread = tokio::spawn(async move {
+        InfoServiceClient::new(channel).get_server_info(v1::GetServerInfoRequest {}).await
+    });
+    until("a call", || server.counters.calls.load(Ordering::Relaxed) == 1).await;
+    until("no connection", || server.counters.connections.load(Ordering::Relaxed) == 0).await;
+    unread.abort();
 }

@@ -79,6 +79,9 @@ fn with_transport(system: &SystemLimits, others: &v1::Limits) -> v1::Limits {
         stream_timeout: span(calls.stream_timeout),
         method_timeouts: calls.methods.iter().map(timeout).collect(),
         receive_bytes: system.receive_bytes,
+        reply_bytes: system.reply_bytes,
+        streams: small(calls.streams),
+        stream_idle_timeout: span(calls.stream_idle),
         memory_bytes: system.memory_bytes,
         ..*others
     }

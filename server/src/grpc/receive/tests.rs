@@ -66,15 +66,23 @@ async fn call(layer: &ReceiveLayer, body: Body) -> Result<usize, Status> {
 const PATIENCE: Duration = Duration::from_secs(30);
 const MESSAGE: usize = 1 << 20;
 
+/// Room that another call has.
+fn taken(layer: &ReceiveLayer, bytes: u64) -> Room {
+    let mut room = layer.rooms.open(None);
+    room.grow(bytes).unwrap();
+    room
+}
+
 #[tokio::test]
-async fn a_message_without_room_is_refused_unread_and_room_comes_back() {
+async fn a_message_without_room_is_refused_and_room_comes_back() {
     let layer = ReceiveLayer::new(1 << 20, MESSAGE, PATIENCE);
     let large = message(600 << 10, false);
-    let under_way = layer.room(600 << 10, false).unwrap();
+    let under_way = taken(&layer, 600 << 10);
     let refused = call(&layer, body(&large, 16 << 10, true)).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     let details = tonic_types::StatusExt::get_error_details(&refused);
-    assert_eq!(details.error_info().unwrap().reason, "QUEUE_FULL");
+    let info = details.error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["limit"].as_str()), ("QUEUE_FULL", "1048576"));
     assert!(details.retry_info().unwrap().retry_delay.is_some());
     let small = message(1000, false);
     assert_eq!(call(&layer, body(&small, 16 << 10, true)).await.unwrap(), small.len());
@@ -82,16 +90,81 @@ async fn a_message_without_room_is_refused_unread_and_room_comes_back() {
     for _ in 0..3 {
         assert_eq!(call(&layer, body(&large, 16 << 10, true)).await.unwrap(), large.len());
     }
-    assert_eq!(layer.room.available_permits(), 1024);
+    assert_eq!(layer.rooms.free(), 1 << 20);
 }
 
 #[tokio::test]
-async fn a_compressed_message_counts_as_the_largest() {
+async fn what_is_said_and_does_not_come_takes_no_room() {
     let layer = ReceiveLayer::new(1 << 20, MESSAGE, PATIENCE);
-    let held = layer.room(100 << 10, true).unwrap();
-    assert_eq!(layer.room.available_permits(), 0);
-    drop(held);
-    assert!(layer.room(2 << 20, false).unwrap().is_none(), "too long by its length alone");
+    let begun = &message(MESSAGE as u32, false)[..10_000];
+    let mut slow: Vec<_> =
+        (0..16).map(|_| Box::pin(call(&layer, body(begun, 1000, false)))).collect();
+    for one in &mut slow {
+        let polled = std::future::poll_fn(|context| Poll::Ready(one.as_mut().poll(context)));
+        assert!(polled.await.is_pending());
+    }
+    assert_eq!(layer.rooms.free(), (1 << 20) - 16 * (10_000 - PREFIX_BYTES as u64));
+    let large = message(600 << 10, false);
+    assert_eq!(call(&layer, body(&large, 16 << 10, true)).await.unwrap(), large.len());
+    drop(slow);
+    assert_eq!(layer.rooms.free(), 1 << 20);
+}
+
+#[tokio::test]
+async fn one_caller_cannot_have_all_room() {
+    let layer = ReceiveLayer::new(1 << 20, 100 << 10, PATIENCE);
+    let mut hoard = layer.rooms.open(Some([10, 0, 0, 1].into()));
+    hoard.grow(512 << 10).unwrap();
+    let large = message(100 << 10, false);
+    let of = |last: u8| {
+        let inner = service_fn(|request: Request<Body>| async move {
+            Ok::<_, Infallible>(Response::new(read(request.into_body()).await))
+        });
+        let mut request = Request::new(body(&large, 16 << 10, true));
+        let peer = std::net::SocketAddr::from(([10, 0, 0, last], 7));
+        request.extensions_mut().insert(crate::listen::Peer(peer));
+        layer.layer(inner).call(request)
+    };
+    let refused = of(1).await.unwrap().into_body().unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("one caller"), "{refused}");
+    of(2).await.unwrap().into_body().unwrap();
+}
+
+#[tokio::test]
+async fn a_compressed_message_counts_as_what_it_may_become() {
+    let layer = ReceiveLayer::new(1 << 20, MESSAGE, PATIENCE);
+    assert_eq!(layer.counts(60, true), 0, "it stays small whatever it holds");
+    assert_eq!(layer.counts(200, true), 200 * INFLATED);
+    assert_eq!(layer.counts(100 << 10, true), MESSAGE as u64);
+    assert_eq!(layer.counts(2 << 20, false), 0, "too long by its length alone");
+    let short = message(200, true);
+    assert_eq!(call(&layer, body(&short, 50, true)).await.unwrap(), short.len());
+    let _under_way = taken(&layer, (1 << 20) - (100 << 10));
+    call(&layer, body(&short, 50, true)).await.unwrap_err();
+    assert_eq!(layer.rooms.free(), 100 << 10);
+}
+
+#[tokio::test]
+async fn a_call_of_one_message_is_refused_a_second_one_before_they_pile_up() {
+    let layer = ReceiveLayer::new(1 << 20, MESSAGE, PATIENCE);
+    let inner = || {
+        service_fn(|request: Request<Body>| async move {
+            let received = request.extensions().get::<Received>().cloned().unwrap();
+            let read = read(request.into_body()).await;
+            Ok::<_, Infallible>(Response::new((read, received.0.lock().len())))
+        })
+    };
+    let many = message(0, false).repeat(10_000);
+    let ask = |path: &str| {
+        let request = Request::builder().uri(path).body(body(&many, 16 << 10, true)).unwrap();
+        layer.layer(inner()).call(request)
+    };
+    let (read, waiting) = ask("/diptych.v1.SearchService/Search").await.unwrap().into_body();
+    assert_eq!((read.unwrap_err().code(), waiting), (Code::InvalidArgument, 1));
+    let (read, waiting) =
+        ask("/diptych.v1.EmbeddingService/EmbedStream").await.unwrap().into_body();
+    assert_eq!((read.unwrap(), waiting), (many.len(), 10_000));
 }
 
 #[tokio::test]
@@ -103,14 +176,16 @@ async fn messages_of_a_stream_are_taken_one_by_one_in_their_order() {
         read(body).await.unwrap();
         Ok::<_, Infallible>(Response::new(parts.extensions.get::<Received>().cloned().unwrap()))
     });
-    let request = Request::new(body(&stream.concat(), 7001, true));
+    let path = "/diptych.v1.ItemService/IngestItems";
+    let stream = body(&stream.concat(), 7001, true);
+    let request = Request::builder().uri(path).body(stream).unwrap();
     let received = layer.layer(inner).call(request).await.unwrap().into_body();
-    assert_eq!(layer.room.available_permits(), 1024 - 300);
-    assert_eq!(received.take().unwrap().num_permits(), 100);
+    assert_eq!(layer.rooms.free(), 724 << 10);
+    assert!(received.take().is_some());
     assert!(received.take().is_none());
-    assert_eq!(layer.room.available_permits(), 1024 - 200);
+    assert_eq!(layer.rooms.free(), 824 << 10);
     drop(received);
-    assert_eq!(layer.room.available_permits(), 1024);
+    assert_eq!(layer.rooms.free(), 1 << 20);
 }
 
 #[tokio::test]
@@ -119,7 +194,7 @@ async fn a_message_that_does_not_come_gives_its_room_back() {
     let begun = &message(500 << 10, false)[..1000];
     let refused = call(&layer, body(begun, 100, false)).await.unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded);
-    assert_eq!(layer.room.available_permits(), 1024);
+    assert_eq!(layer.rooms.free(), 1 << 20);
 }
 
 #[test]
@@ -127,8 +202,12 @@ fn messages_are_found_in_any_pieces() {
     let wire = [message(3, false), message(0, true), message(70_000, false)].concat();
     for piece in [1, 2, 5, 6, 1000, wire.len()] {
         let mut messages = Messages::default();
-        let begun: Vec<_> = wire.chunks(piece).flat_map(|data| messages.begun(data)).collect();
-        assert_eq!(begun, [(3, false), (0, true), (70_000, false)], "pieces of {piece}");
+        let begun: Vec<_> = wire.chunks(piece).flat_map(|data| messages.pieces(data)).collect();
+        let begins = |length, compressed| Piece::Begin { length, compressed };
+        let bytes = |piece: &Piece| if let Piece::Bytes(bytes) = piece { *bytes } else { 0 };
+        assert_eq!(begun.iter().map(bytes).sum::<u64>(), 70_003, "pieces of {piece}");
+        let begun: Vec<_> = begun.into_iter().filter(|piece| bytes(piece) == 0).collect();
+        assert_eq!(begun, [begins(3, false), begins(0, true), begins(70_000, false)]);
         assert_eq!((messages.left, messages.have), (0, 0));
     }
 }
