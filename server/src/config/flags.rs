@@ -53,8 +53,8 @@ pub struct Flags {
     /// What is logged: error, warn, info, debug, trace, or a filter such as info,diptych_index=debug [built-in: info].
     #[arg(long, env = "DIPTYCH_LOG", value_name = "FILTER")]
     pub log: Option<String>,
-    /// File with the secret of page tokens, at least 16 bytes; servers that share it take each other's tokens [built-in: a
-    /// secret made at start].
+    /// File with the secret of page tokens, at least 16 bytes; servers that share it, and one that was restarted, take each other's
+    /// tokens of listings. Tokens of searches end with the server that gave them [built-in: a secret made at start].
     #[arg(long, env = "DIPTYCH_PAGE_KEY_FILE", value_name = "FILE")]
     pub page_key_file: Option<PathBuf>,
 
