@@ -54,7 +54,7 @@ emoji-data:
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-data
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/emoji-sentences-data --more-keywords
 
-# Train the sample bundle (35 to 70 minutes on two cores, by the machine); --resume goes on where a run was cut off.
+# Train the sample bundle, after emoji-data (an estimated 35 to 70 minutes on two cores, by the machine); --resume goes on where a run was cut off.
 emoji-train:
     cargo run --release -p diptych-train -- fit configs/train/emoji-split.toml --out target/runs/emoji-split --resume
     cargo run --release -p diptych-train -- fit configs/train/emoji-sentences.toml --out target/runs/emoji-sentences --resume
@@ -66,14 +66,14 @@ emoji-export:
     cargo run --release -p diptych-train -- export --run target/runs/emoji-exclusive --to server/sample/bundle
     cargo run --release -p diptych-train -- sample --data target/emoji-data --out server/sample/emoji.tar.gz
 
-# What the served bundle cannot show (ten minutes): names withheld from training, and a drawing style never seen.
+# What the served bundle cannot show (ten minutes, after emoji-data): names withheld from training, and a drawing style never seen.
 emoji-withheld:
     cargo run --release -p diptych-train -- prepare emoji --source target/emoji --out target/openmoji-data --styles openmoji
     cargo run --release -p diptych-train -- fit configs/train/emoji-split-withheld.toml --out target/runs/withheld --resume
     cargo run --release -p diptych-train -- fit configs/train/emoji-sentences-withheld.toml --out target/runs/sentences-withheld --resume
     cargo run --release -p diptych-train -- eval --run target/runs/sentences-withheld --images target/openmoji-data
 
-# What is read from which vectors, with and without known labels: three seeds each, a quarter of an hour.
+# What is read from which vectors by `split`, with and without known labels, after emoji-train: three seeds each, a quarter of an hour; no table of it is kept.
 emoji-styles:
     cargo run --release -p diptych-train -- fit configs/train/emoji-styles-labelled.toml --seeds 3 --out target/runs/emoji-styles-labelled --resume
     cargo run --release -p diptych-train -- fit configs/train/emoji-styles-unlabelled.toml --seeds 3 --out target/runs/emoji-styles-unlabelled --resume
