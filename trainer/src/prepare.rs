@@ -46,7 +46,7 @@ pub enum PrepareSource {
     HfParquet(hf_parquet::HfParquetArgs),
     /// Handwritten digits, each on a coloured background and in a colour: pairs of pictures.
     MnistCdcb(mnist_cdcb::MnistCdcbArgs),
-    /// Scenes of two shapes with captions, drawn here: every factor is known, and nothing is fetched.
+    /// Scenes of one to four equal shapes with captions, drawn here: every factor is known, and nothing is fetched.
     Shapes(shapes::ShapesArgs),
 }
 
