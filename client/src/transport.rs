@@ -48,8 +48,8 @@ pub struct TransportOptions {
     pub connect_timeout: Duration,
     /// Longest wait of a call for a server that is connected and serving; then it fails with UNAVAILABLE. Default 3 s.
     pub ready_wait: Duration,
-    /// Connections to each socket address, 1 or more. One carries as many calls at once as the server allows (200 for
-    /// Diptych); further ones wait in the client. Default 1.
+    /// Connections to each socket address, 1 or more. One carries as many calls at once as the server allows, 1,000 for Diptych
+    /// unless it is told otherwise (`--streams-per-connection`); further ones wait in the client. Default 1.
     pub connections: usize,
     /// Names are resolved again after this time. Default 30 s.
     pub resolve_interval: Duration,
