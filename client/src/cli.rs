@@ -129,7 +129,20 @@ async fn connect(shared: &Shared) -> diptych::Result<Client> {
         transport: TransportOptions { ready_wait: Duration::MAX, ..TransportOptions::default() },
         ..Options::default()
     };
-    Client::connect_with(&shared.servers(), options).await
+    open(shared, options).await
+}
+
+/// Connects to the servers that were named, for calls that belong to the trace of whoever runs the command.
+async fn open(shared: &Shared, options: Options) -> diptych::Result<Client> {
+    let (trace, wrong) = shared.trace.context();
+    if let Some(wrong) = wrong {
+        say(&format!("diptych: {wrong}"));
+    }
+    let client = Client::connect_with(&shared.servers(), options).await?;
+    Ok(match trace {
+        Some(trace) => client.in_trace(trace),
+        None => client,
+    })
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -12,6 +12,7 @@ use crate::call::{Call, Shared, Statistics};
 use crate::deadline::Class;
 use crate::error::Result;
 use crate::options::Options;
+use crate::trace::TraceContext;
 use crate::transport::Transport;
 use crate::v1;
 use crate::v1::admin_service_client::AdminServiceClient;
@@ -126,11 +127,19 @@ impl Client {
         Self { transport, options, shared }
     }
 
-    /// The same connections with other deadlines, retries, hedges and message sizes; how servers are reached stays as it is. The
-    /// retry budget is a new one.
+    /// The same connections with other deadlines, retries, hedges and message sizes; how servers are reached stays as it is, and
+    /// so does the trace. The retry budget is a new one.
     #[must_use]
     pub fn with_options(&self, options: Options) -> Self {
         Self::over(self.transport.clone(), options)
+    }
+
+    /// The same client for calls that belong to this trace: each of them carries it to the server, repeats and hedges, ingests and
+    /// those of the generated clients included, unless the caller of a generated client puts a `traceparent` into the metadata.
+    /// Connections, the retry budget and statistics are shared with this one.
+    #[must_use]
+    pub fn in_trace(&self, trace: TraceContext) -> Self {
+        Self { transport: self.transport.in_trace(trace), ..self.clone() }
     }
 
     pub(crate) fn shared(&self) -> &Shared {

@@ -31,6 +31,7 @@
 //! - [`Ingest`]: items over a stream that outlives its connections, with their [`Outcomes`]
 //! - [`Options`]: [`Deadlines`], [`RetryPolicy`] with its [`RetryBudget`], [`Hedge`], [`TransportOptions`]
 //! - [`Transport`]: connections to all servers, as a service for generated clients
+//! - [`TraceContext`]: the trace that calls belong to
 //! - [`Error`]: kind, reason, fields at fault, when to come back
 //! - the functions: short ways to make common requests
 //! - [`v1`]: the messages of the contract
@@ -45,6 +46,7 @@ mod ingest;
 mod options;
 mod request;
 mod retry;
+mod trace;
 mod transport;
 
 pub use diptych_proto::v1;
@@ -61,4 +63,5 @@ pub use self::request::{
     all_of, any_of, components, equals, get_item, image_item, mask, text_item, value,
 };
 pub use self::retry::{RetryBudget, RetryPolicy};
+pub use self::trace::{TraceContext, TraceContextError};
 pub use self::transport::{Transport, TransportError, TransportOptions};

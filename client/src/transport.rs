@@ -36,6 +36,7 @@ use self::resolve::{Names, System};
 use self::table::{Ready, Table};
 use self::target::targets;
 use crate::error::{Error, Result};
+use crate::trace::TraceContext;
 
 const USER_AGENT: &str = concat!("diptych/", env!("CARGO_PKG_VERSION"));
 /// How long before its deadline a call ends its wait for a server.
@@ -98,6 +99,8 @@ impl Default for TransportOptions {
 #[derive(Clone)]
 pub struct Transport {
     table: Arc<Table>,
+    /// What calls belong to.
+    trace: Option<Arc<TraceContext>>,
     /// Ends with the last clone.
     _tasks: Arc<Tasks>,
 }
@@ -129,7 +132,13 @@ impl Transport {
         let targets = targets(addresses)?;
         let table = Arc::new(Table::new(options));
         let following = resolve::follow(targets, names, Arc::clone(&table));
-        Ok(Self { table, _tasks: Arc::new(Tasks(tokio::spawn(following))) })
+        let tasks = Arc::new(Tasks(tokio::spawn(following)));
+        Ok(Self { table, trace: None, _tasks: tasks })
+    }
+
+    /// The same connections, for calls that belong to this trace.
+    pub(crate) fn in_trace(&self, trace: TraceContext) -> Self {
+        Self { trace: Some(Arc::new(trace)), ..self.clone() }
     }
 
     /// Waits until a server is connected.
@@ -186,6 +195,9 @@ impl Transport {
         let Ready { endpoint, mut sender } = self.ready(&route).await?;
         route.note(endpoint.address, &self.table);
         address(&mut request, &endpoint.authority);
+        if let Some(trace) = &self.trace {
+            trace.put(request.headers_mut());
+        }
         let counted = Counted::begin(Arc::clone(&endpoint));
         match sender.send_request(request).await {
             Ok(response) => Ok(response.map(|incoming| Body::new(counted.body(incoming)))),

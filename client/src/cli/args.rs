@@ -3,6 +3,7 @@
 mod admin;
 mod bench;
 mod like;
+mod trace;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub(crate) use self::admin::{
 };
 pub(crate) use self::bench::{Arrivals, BenchArgs, BenchCall};
 pub(crate) use self::like::LikeArgs;
+pub(crate) use self::trace::TraceArgs;
 
 /// Searches pictures by text and texts by picture, on a Diptych server.
 #[derive(Debug, Parser)]
@@ -59,6 +61,8 @@ pub(crate) struct Shared {
     /// put].
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
     pub(crate) deadline: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 impl Shared {
@@ -395,6 +399,7 @@ mod tests {
             "diptych search a --deadline 5y",
             "diptych search a --exact --prefix-dims 8",
             "diptych search a --pages 0",
+            "diptych search a --traceparent 00-0-0-00",
             "diptych search a --all --pages 2",
             "diptych search a --all --explain x",
             "diptych delete",

@@ -67,7 +67,7 @@ async fn connect(shared: &Shared, args: &BenchArgs) -> diptych::Result<Client> {
         transport: TransportOptions { connections, ..TransportOptions::default() },
         ..Options::default()
     };
-    Client::connect_with(&shared.servers(), options).await
+    super::open(shared, options).await
 }
 
 /// The dimension of the shared space that is searched, for vectors that are made up.

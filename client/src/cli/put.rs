@@ -93,7 +93,7 @@ async fn connect(shared: &Shared) -> diptych::Result<Client> {
         transport: TransportOptions { ready_wait: READY_WAIT, ..TransportOptions::default() },
         ..Options::default()
     };
-    Client::connect_with(&shared.servers(), options).await
+    super::open(shared, options).await
 }
 
 /// The collection, made when it is not there.

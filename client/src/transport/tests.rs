@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 use tonic::Code;
 
 use self::fake::{Answer, Fake};
+use tonic::metadata::MetadataValue;
 use super::resolve::{Found, Names};
 use super::{Transport, TransportOptions};
-use crate::{Client, Deadlines, Hedge, Kind, Options, RetryBudget, RetryPolicy};
+use crate::{Client, Deadlines, Hedge, Kind, Options, RetryBudget, RetryPolicy, TraceContext, v1};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -302,3 +303,26 @@ async fn the_last_clone_of_a_client_ends_its_connections() {
     drop(clone);
     until("the end of all tasks", || table.strong_count() == 0).await;
 }
+#[tokio::test]
+async fn every_attempt_of_a_call_carries_its_callers_trace() {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let server = Fake::start("traced").await;
+    let client = Client::connect_with(&server.address.to_string(), quick()).await.unwrap();
+    let trace: TraceContext = TRACE.parse().unwrap();
+    let traced = client.in_trace(trace.clone().with_state("a=1").unwrap());
+    server.next(Answer::Status(Code::Unavailable));
+    ask(&traced).await.unwrap();
+    assert_eq!(server.traces(), [[TRACE, "a=1"]; 2]);
+    // The one that it was made of is in no trace, and the two share all else.
+    ask(&client).await.unwrap();
+    assert_eq!(server.traces()[2..], [["", ""]]);
+    assert_eq!(client.statistics(), traced.statistics());
+    // So do the generated clients, unless a call says something else itself.
+    let mut info = traced.in_trace(trace).with_options(once()).info_service();
+    info.get_server_info(v1::GetServerInfoRequest {}).await.unwrap();
+    let mut own = tonic::Request::new(v1::GetServerInfoRequest {});
+    own.metadata_mut().insert("traceparent", MetadataValue::from_static("own"));
+    info.get_server_info(own).await.unwrap();
+    assert_eq!(server.traces()[3..], [[TRACE, ""], ["own", ""]]);
+}
+

@@ -42,6 +42,7 @@ struct Script {
     ports: BTreeSet<u16>,
     request_ids: Vec<String>,
     timeouts: Vec<String>,
+    traces: Vec<[String; 2]>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,6 +62,7 @@ impl Handler {
         script.ports.extend(request.remote_addr().map(|address| address.port()));
         script.request_ids.push(text("x-request-id"));
         script.timeouts.push(text("grpc-timeout"));
+        script.traces.push([text("traceparent"), text("tracestate")]);
         script.next.pop_front().unwrap_or_else(|| script.otherwise.clone())
     }
 }
@@ -140,6 +142,7 @@ impl Fake {
             ports: BTreeSet::new(),
             request_ids: Vec::new(),
             timeouts: Vec::new(),
+            traces: Vec::new(),
         }));
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
@@ -185,6 +188,11 @@ impl Fake {
 
     pub(super) fn timeouts(&self) -> Vec<String> {
         self.script.lock().timeouts.clone()
+    }
+
+    /// `traceparent` and `tracestate` of each call.
+    pub(super) fn traces(&self) -> Vec<[String; 2]> {
+        self.script.lock().traces.clone()
     }
 
     pub(super) async fn serving(&self, well: bool) {
