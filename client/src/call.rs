@@ -11,12 +11,12 @@ use crate::deadline::Class;
 use crate::error::{Error, Result};
 use crate::hedge::Latencies;
 use crate::options::Options;
-use crate::retry::{Budget, MOVES, Next, helps, is_elsewhere};
+use crate::retry::{Budget, Next, Tries, helps};
 use crate::transport::{Route, after};
 
 /// The metadata by which logs of client and server find together.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
-/// How often the call was sent before (gRFC A6).
+/// How often a server may have looked at the call before (gRFC A6).
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 
 /// What all calls of a client share.
@@ -38,7 +38,7 @@ pub struct Statistics {
     pub calls: u64,
     /// Attempts after the first one, for a failure that time may mend.
     pub retries: u64,
-    /// Attempts after one that no server had looked at.
+    /// Attempts after one that no server had done anything for.
     pub resent: u64,
     /// Second calls beside slow ones.
     pub hedges: u64,
@@ -133,23 +133,19 @@ where
     /// Sends until there is an answer, retries do not help, or the deadline passes.
     pub(crate) async fn run(self) -> Result<R> {
         self.shared.called();
-        let mut sent = 0;
+        let mut tries = Tries::default();
         loop {
             let outcome = match self.hedge_delay() {
-                None => self.attempt(sent).await,
-                Some(delay) => self.hedged(sent, delay).await,
+                None => self.attempt(tries.sent()).await,
+                Some(delay) => self.hedged(tries.sent(), delay).await,
             };
-            sent += 1;
             let error = match outcome {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            // Of several servers one that goes down is no reason to wait, nor is its refusal a load on the others.
-            if sent <= MOVES && is_elsewhere(&error) && self.route.has_others() {
-                self.shared.resent();
-                continue;
-            }
-            match self.options.retry.next(sent, &error, self.left(), rand::random()) {
+            let others = self.route.has_others();
+            let policy = &self.options.retry;
+            match tries.next(policy, &error, others, (self.left(), rand::random())) {
                 Next::AtOnce => self.shared.resent(),
                 Next::After(wait) if self.shared.retried() => sleep(wait).await,
                 Next::After(_) | Next::GiveUp => return Err(error.of_request(&self.request_id)),

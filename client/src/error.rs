@@ -248,6 +248,10 @@ impl From<Status> for Error {
                 message = format!("{message}: {told}");
             }
         }
+        // Such as RESOURCE_EXHAUSTED, which tonic makes of ENHANCE_YOUR_CALM: what nobody has looked at is nobody's refusal.
+        if matches!(fault, Fault::Unsent | Fault::Refused) {
+            code = Code::Unavailable;
+        }
         let mut error = Self::with_details(code, message, &status.get_error_details());
         error.0.fault = fault;
         if let Some(pushback) = status.metadata().get(PUSHBACK) {

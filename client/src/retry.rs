@@ -15,18 +15,18 @@ use crate::error::Error;
 use crate::transport::Fault;
 use crate::v1::ErrorReason;
 
-/// Times that a call may be sent again at once because no server looked at it, as when a server ends a connection just then.
-const UNPROCESSED: u32 = 5;
 /// Times that a call may go to another server at once, because one was going down.
-pub(crate) const MOVES: u32 = 3;
+const MOVES: u32 = 3;
 /// Share of a server's wait that is added at random, so that callers who were refused together do not come back together.
 const SPREAD: f64 = 0.2;
 
 /// When and how often a call is sent again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
-    /// Most times that a call is sent, the first included; 1 for no retries. Default 5. A call that no server looked at, because
-    /// a connection ended just then, is sent again whatever this says.
+    /// Most times that a call is sent, the first included; 1 for no retries. Default 5. Two kinds of repeats do not count, follow
+    /// at once and take nothing from the budget: those of a call that was not sent because a connection ended just then, each over
+    /// another connection, until the deadline; and the first one of a call whose stream a server refused without looking at it
+    /// (REFUSED_STREAM).
     pub attempts: u32,
     /// Wait before the second time; it doubles from then on. Default 50 ms.
     pub first_backoff: Duration,
@@ -64,19 +64,11 @@ impl RetryPolicy {
         Self { attempts: 1, ..Self::default() }
     }
 
-    /// What follows when a call that was sent `sent` times failed with `error`. `left` is the time to the deadline, `jitter` a
-    /// random number from 0 to 1.
-    pub(crate) fn next(&self, sent: u32, error: &Error, left: Duration, jitter: f64) -> Next {
-        match error.fault() {
-            // It has waited already.
-            Fault::NoEndpoint => return Next::GiveUp,
-            Fault::Unprocessed if sent <= UNPROCESSED => return Next::AtOnce,
-            Fault::Unprocessed | Fault::Unknown => {}
-        }
+    /// What follows when a call that servers were asked `sent` times failed with `error`.
+    fn next(&self, sent: u32, error: &Error, left: Duration, jitter: f64) -> Next {
         if sent >= self.attempts || error.is_unwelcome() || !helps(error) {
             return Next::GiveUp;
         }
-        let jitter = jitter.clamp(0.0, 1.0);
         let asked = error.retry_after().unwrap_or_default().mul_f64(1.0 + SPREAD * jitter);
         let wait = self.backoff(sent, jitter).max(asked);
         // A call that starts at the deadline could only fail with a worse message than the one at hand.
@@ -90,8 +82,55 @@ impl RetryPolicy {
     }
 }
 
+/// How often one call came to nothing so far.
+#[derive(Debug, Default)]
+pub(crate) struct Tries {
+    sent: u32,
+    refused: bool,
+}
+
+impl Tries {
+    /// The attempts that count: a server may have looked at them.
+    pub(crate) fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// What follows when the call failed, once more, with `error`. `others` says whether there is another server than the last one
+    /// asked, `left` is the time to the deadline, `jitter` a random number from 0 to 1.
+    pub(crate) fn next(
+        &mut self,
+        policy: &RetryPolicy,
+        error: &Error,
+        others: bool,
+        (left, jitter): (Duration, f64),
+    ) -> Next {
+        let jitter = jitter.clamp(0.0, 1.0);
+        match error.fault() {
+            // It has waited already.
+            Fault::NoEndpoint => return Next::GiveUp,
+            // No server has had anything to do with it, so gRFC A6 sets no bound but the deadline. It does not spin: the connection
+            // gets no call any more, and how soon there is another one, its keeper says. Nor does it wait beyond that: a connection
+            // that has lain idle for as long may have ended too, which hyper says of none before a call goes that way.
+            Fault::Unsent if left.is_zero() => return Next::GiveUp,
+            Fault::Unsent => return Next::AtOnce,
+            // Once, as gRFC A6 has it: a server that goes on refusing has too much to do.
+            Fault::Refused if !self.refused => {
+                self.refused = true;
+                return Next::AtOnce;
+            }
+            Fault::Refused | Fault::Unknown => {}
+        }
+        self.sent = self.sent.saturating_add(1);
+        // Of several servers one that goes down is no reason to wait, nor is its refusal a load on the others.
+        if self.sent <= MOVES && others && is_elsewhere(error) {
+            return Next::AtOnce;
+        }
+        policy.next(self.sent, error, left, jitter)
+    }
+}
+
 /// Whether a server refused the call because it is going down or coming up: it did nothing, and another one may do it now.
-pub(crate) fn is_elsewhere(error: &Error) -> bool {
+fn is_elsewhere(error: &Error) -> bool {
     error.code() == Code::Unavailable
         && matches!(error.reason(), ErrorReason::Draining | ErrorReason::Starting)
 }
@@ -115,6 +154,7 @@ mod tests {
     use tonic_types::{ErrorDetails, StatusExt as _};
 
     use super::*;
+    use crate::transport::TransportError;
 
     const LEFT: Duration = Duration::from_secs(10);
 
@@ -132,6 +172,42 @@ mod tests {
 
     fn after(milliseconds: u64) -> Next {
         Next::After(Duration::from_millis(milliseconds))
+    }
+
+    /// An error of the transport, as it comes through tonic.
+    fn broken(fault: Fault) -> Error {
+        tonic::Status::from_error(Box::new(TransportError::of(fault))).into()
+    }
+
+    #[test]
+    fn what_was_not_sent_is_repeated_until_the_deadline() {
+        let (policy, unsent) = (RetryPolicy::never(), broken(Fault::Unsent));
+        let mut tries = Tries::default();
+        for _ in 0..1000 {
+            assert_eq!(tries.next(&policy, &unsent, false, (LEFT, 0.5)), Next::AtOnce);
+        }
+        assert_eq!(tries.sent(), 0);
+        assert_eq!(tries.next(&policy, &unsent, false, (Duration::ZERO, 0.5)), Next::GiveUp);
+    }
+
+    #[test]
+    fn what_was_refused_unseen_is_repeated_once_at_once_and_then_as_anything() {
+        let (policy, refused) = (RetryPolicy::default(), broken(Fault::Refused));
+        let mut tries = Tries::default();
+        let next: Vec<Next> =
+            (0..6).map(|_| tries.next(&policy, &refused, false, (LEFT, 1.0))).collect();
+        let waits = [Next::AtOnce, after(50), after(100), after(200), after(400), Next::GiveUp];
+        assert_eq!(next, waits);
+    }
+
+    #[test]
+    fn a_server_that_goes_down_is_left_for_another_three_times_at_once() {
+        let (policy, gone) = (RetryPolicy::default(), error(Code::Unavailable, "DRAINING", None));
+        let mut tries = Tries::default();
+        let next: Vec<Next> =
+            (0..4).map(|_| tries.next(&policy, &gone, true, (LEFT, 1.0))).collect();
+        assert_eq!(next, [Next::AtOnce, Next::AtOnce, Next::AtOnce, after(400)]);
+        assert_eq!(Tries::default().next(&policy, &gone, false, (LEFT, 1.0)), after(50));
     }
 
     #[test]

@@ -199,12 +199,11 @@ impl Transport {
             trace.put(request.headers_mut());
         }
         let counted = Counted::begin(Arc::clone(&endpoint));
-        match sender.send_request(request).await {
+        match sender.send(request).await {
             Ok(response) => Ok(response.map(|incoming| Body::new(counted.body(incoming)))),
             Err(error) => {
-                let error = TransportError::from(error);
                 // Whoever keeps the connection may not have seen yet that it takes no more calls.
-                if error.fault() == Fault::Unprocessed && sender.is_closed() {
+                if sender.is_closed() {
                     endpoint.closed();
                 }
                 Err(error)

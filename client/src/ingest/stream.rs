@@ -16,7 +16,7 @@ use super::Ingested;
 use crate::call::REQUEST_ID;
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
-use crate::retry::{MOVES, Next, is_elsewhere};
+use crate::retry::{Next, Tries};
 use crate::transport::{Route, after};
 use crate::v1;
 use crate::v1::ingest_ack::Outcome;
@@ -57,6 +57,19 @@ struct Open {
     sent: u64,
     /// The last number that may be sent.
     most: u64,
+}
+
+/// What has failed since an item last came through.
+struct Halt {
+    since: Instant,
+    failed: bool,
+    tries: Tries,
+}
+
+impl Halt {
+    fn new() -> Self {
+        Self { since: Instant::now(), failed: false, tries: Tries::default() }
+    }
 }
 
 /// An ingest.
@@ -100,7 +113,7 @@ impl Stream {
     pub(super) async fn run(mut self, opened: oneshot::Sender<Result<u64>>) {
         self.client.shared().called();
         let mut opened = Some(opened);
-        let (mut failures, mut since) = (0, Instant::now());
+        let mut halt = Halt::new();
         loop {
             let (began, before) = (Instant::now(), self.start.acknowledged_sequence);
             let Err(end) = self.one(&mut opened).await;
@@ -109,10 +122,9 @@ impl Stream {
                 End::Broke(error) => error,
             };
             if self.start.acknowledged_sequence > before || began.elapsed() >= SOUND {
-                (failures, since) = (0, Instant::now());
+                halt = Halt::new();
             }
-            failures += 1;
-            let Some(wait) = self.wait(&error, failures, since) else {
+            let Some(wait) = self.wait(&error, &mut halt) else {
                 let error = error.of_request(&self.request_id);
                 match opened.take() {
                     Some(opened) => drop(opened.send(Err(error))),
@@ -127,20 +139,19 @@ impl Stream {
         }
     }
 
-    /// How long to wait before the stream is opened again; `None` when that does not help. `failures` are those without any
-    /// progress `since` then, the last one included.
-    fn wait(&self, error: &Error, failures: u32, since: Instant) -> Option<Duration> {
+    /// How long to wait before the stream is opened again; `None` when that does not help.
+    fn wait(&self, error: &Error, halt: &mut Halt) -> Option<Duration> {
         let shared = self.client.shared();
-        let elsewhere = failures <= MOVES && is_elsewhere(error) && self.route.has_others();
+        let first = !std::mem::replace(&mut halt.failed, true);
         // A stream that did its work until the server's time for streams was over is opened again as a matter of course.
-        let aged = failures == 1 && error.kind() == Kind::Deadline;
-        if elsewhere || aged {
+        if first && error.kind() == Kind::Deadline {
             shared.resent();
             return Some(Duration::ZERO);
         }
         let options = self.client.options();
-        let left = options.deadlines.write.saturating_sub(since.elapsed());
-        match options.retry.next(failures, error, left, rand::random()) {
+        let left = options.deadlines.write.saturating_sub(halt.since.elapsed());
+        let others = self.route.has_others();
+        match halt.tries.next(&options.retry, error, others, (left, rand::random())) {
             Next::AtOnce => {
                 shared.resent();
                 Some(Duration::ZERO)

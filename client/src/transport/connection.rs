@@ -4,9 +4,12 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -19,7 +22,7 @@ use super::gather::Gather;
 /// A connection, and the task that ends with it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<Body>,
+    pub(super) sender: Sender,
     /// Dropping it leaves the connection to the calls under way.
     pub(super) ended: JoinHandle<()>,
 }
@@ -42,7 +45,7 @@ pub(super) async fn connect(
         // Each call learns itself that the connection broke.
         connection.await.ok();
     });
-    Ok(Connection { sender, ended })
+    Ok(Connection { sender: Sender { requests: sender, ending: Arc::default() }, ended })
 }
 
 /// The end of a chain of causes, which says what happened.
@@ -60,8 +63,12 @@ pub(crate) enum Fault {
     /// Nothing: the server may have done it, or not, or have answered itself.
     #[default]
     Unknown,
-    /// The server did not look at it: it may be sent again, whatever it was.
-    Unprocessed,
+    /// It was not sent, or only after the last call that the server still took from a connection which it ended in good order: it
+    /// may be sent again over another connection, whatever it was and however often this happens.
+    Unsent,
+    /// The server turned it away without looking at it: it may be sent again, whatever it was, but is a load on who has too much
+    /// to do.
+    Refused,
     /// It was not sent: no server is connected and serving.
     NoEndpoint,
 }
@@ -83,6 +90,12 @@ impl TransportError {
     pub(crate) fn fault(&self) -> Fault {
         self.fault
     }
+
+    /// One that a test makes.
+    #[cfg(test)]
+    pub(crate) fn of(fault: Fault) -> Self {
+        Self { fault, message: String::new(), source: None }
+    }
 }
 
 impl fmt::Display for TransportError {
@@ -99,35 +112,69 @@ impl StdError for TransportError {
 
 impl From<hyper::Error> for TransportError {
     fn from(error: hyper::Error) -> Self {
-        let fault = if unprocessed(&error) { Fault::Unprocessed } else { Fault::Unknown };
+        let fault = fault(&error);
         let message = "the connection to the server broke".to_owned();
         Self { fault, message, source: Some(error) }
     }
 }
 
-/// Whether the server did not look at the call. hyper says canceled of what it did not send, as after a GOAWAY; h2 gives the
-/// streams after the last one that a GOAWAY names this error and no others (RFC 9113 section 6.8), and REFUSED_STREAM means the
-/// same for one stream (section 8.7).
-fn unprocessed(error: &hyper::Error) -> bool {
+/// What hyper and h2 know. hyper says canceled of what it did not send, as after a GOAWAY; h2 gives the streams after the last one
+/// that a GOAWAY names this error and no others (RFC 9113 section 6.8), and REFUSED_STREAM means the same for one stream (section
+/// 8.7). A GOAWAY with another code than NO_ERROR is a complaint, such as ENHANCE_YOUR_CALM, and no invitation to come back at once.
+fn fault(error: &hyper::Error) -> Fault {
     if error.is_canceled() {
-        return true;
+        return Fault::Unsent;
     }
     let mut cause = error.source();
     while let Some(next) = cause {
         if let Some(h2) = next.downcast_ref::<h2::Error>() {
-            let refused = h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM);
-            return h2.is_remote() && (h2.is_go_away() || refused);
+            return match h2.reason() {
+                Some(h2::Reason::NO_ERROR) if h2.is_remote() && h2.is_go_away() => Fault::Unsent,
+                Some(_) if h2.is_remote() && h2.is_go_away() => Fault::Refused,
+                Some(h2::Reason::REFUSED_STREAM) if h2.is_remote() => Fault::Refused,
+                _ => Fault::Unknown,
+            };
         }
         cause = next.source();
     }
-    false
+    Fault::Unknown
 }
 
-/// One connection as a service, for what asks this server and no other.
+/// The way into one connection. A service too, for what asks this server and no other.
 #[derive(Debug, Clone)]
-pub(super) struct Direct(pub(super) SendRequest<Body>);
+pub(super) struct Sender {
+    requests: SendRequest<Body>,
+    /// A call has learned that the connection takes no more, which hyper may not have told the others yet.
+    ending: Arc<AtomicBool>,
+}
 
-impl tower::Service<Request<Body>> for Direct {
+impl Sender {
+    /// Whether the connection takes no more calls.
+    pub(super) fn is_closed(&self) -> bool {
+        self.requests.is_closed() || self.ending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TransportError>> + Send + use<> {
+        let sent = self.requests.send_request(request);
+        let ending = Arc::clone(&self.ending);
+        async move {
+            let error = match sent.await {
+                Ok(response) => return Ok(response),
+                Err(error) => TransportError::from(error),
+            };
+            // Its repeat must not come here again, however soon it is sent.
+            if error.fault() == Fault::Unsent {
+                ending.store(true, Ordering::Relaxed);
+            }
+            Err(error)
+        }
+    }
+}
+
+impl tower::Service<Request<Body>> for Sender {
     type Response = Response<Body>;
     type Error = TransportError;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, TransportError>> + Send>>;
@@ -137,7 +184,7 @@ impl tower::Service<Request<Body>> for Direct {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let sent = self.0.send_request(request);
+        let sent = self.send(request);
         Box::pin(async move { Ok(sent.await?.map(Body::new)) })
     }
 }

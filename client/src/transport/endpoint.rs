@@ -9,7 +9,7 @@ use http::uri::Authority;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::connection::{Connection, connect};
+use super::connection::{Connection, Sender, connect};
 use super::health::{Health, Word};
 use super::table::{State, Table};
 
@@ -38,9 +38,20 @@ impl Endpoint {
         self.in_flight.load(std::sync::atomic::Ordering::Relaxed) == 0
     }
 
-    /// Tells the endpoint's keeper that the connection takes no more calls.
+    /// Tells the endpoint's keeper that a connection takes no more calls.
     pub(super) fn closed(&self) {
         self.closed.notify_one();
+    }
+
+    /// Waits until somebody has told that the connection of `sender` takes no more calls. Several calls tell of one connection, and
+    /// the last of them may do so when there is the next one, which is not to end for that.
+    async fn until_closed(&self, sender: &Sender) {
+        loop {
+            self.closed.notified().await;
+            if sender.is_closed() {
+                return;
+            }
+        }
     }
 }
 
@@ -124,7 +135,7 @@ async fn follow(
         let next = tokio::select! {
             next = health.next(word) => next,
             _ = &mut connection.ended => return,
-            () = endpoint.closed.notified() => return,
+            () = endpoint.until_closed(&connection.sender) => return,
         };
         match next {
             Ok(next) => word = next,

@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use http::Uri;
 use http::uri::Authority;
-use hyper::client::conn::http2::SendRequest;
 use tokio::time::{sleep, timeout};
-use tonic::body::Body;
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::TransportOptions;
-use super::connection::Direct;
+use super::connection::Sender;
 
 /// Whether a server takes calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +33,7 @@ enum Means {
 /// The health of the server at the other end of one connection.
 #[derive(Debug)]
 pub(super) struct Health {
-    client: HealthClient<Direct>,
+    client: HealthClient<Sender>,
     service: String,
     means: Means,
     /// How long a watch lasts, or the time between two questions.
@@ -45,13 +43,9 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new(
-        sender: SendRequest<Body>,
-        authority: &Authority,
-        options: &TransportOptions,
-    ) -> Self {
+    pub(super) fn new(sender: Sender, authority: &Authority, options: &TransportOptions) -> Self {
         let origin = Uri::builder().scheme("http").authority(authority.clone()).path_and_query("/");
-        let client = HealthClient::with_origin(Direct(sender), origin.build().unwrap_or_default());
+        let client = HealthClient::with_origin(sender, origin.build().unwrap_or_default());
         Self {
             client,
             service: options.health_service.clone().unwrap_or_default(),
@@ -124,7 +118,7 @@ impl Health {
 }
 
 async fn begin(
-    client: &mut HealthClient<Direct>,
+    client: &mut HealthClient<Sender>,
     request: HealthCheckRequest,
 ) -> Result<(Streaming<HealthCheckResponse>, Word), Status> {
     let mut stream = client.watch(request).await?.into_inner();

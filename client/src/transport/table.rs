@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tonic::body::Body;
 
 use super::TransportOptions;
+use super::connection::Sender;
 use super::endpoint::Endpoint;
 
 /// What an endpoint is doing.
@@ -18,7 +17,7 @@ pub(super) enum State {
     /// Making a connection.
     Connecting,
     /// Connected to a server that serves.
-    Ready(SendRequest<Body>),
+    Ready(Sender),
     /// Connected to a server that says it does not serve.
     NotServing,
     /// Not connected, with the reason.
@@ -29,7 +28,7 @@ pub(super) enum State {
 #[derive(Debug, Clone)]
 pub(super) struct Ready {
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) sender: SendRequest<Body>,
+    pub(super) sender: Sender,
 }
 
 /// Shared by calls and by the tasks that keep connections.

@@ -6,13 +6,15 @@ mod raw;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use h2::Reason;
 use parking_lot::Mutex;
 use tonic::Code;
+use tonic::metadata::MetadataValue;
 
 use self::fake::{Answer, Fake};
-use tonic::metadata::MetadataValue;
 use super::resolve::{Found, Names};
 use super::{Transport, TransportOptions};
 use crate::{Client, Deadlines, Hedge, Kind, Options, RetryBudget, RetryPolicy, TraceContext, v1};
@@ -125,14 +127,82 @@ async fn connections_that_a_server_ends_by_age_cost_no_call() {
     }
 }
 
-#[tokio::test]
-async fn a_stream_that_a_server_refused_is_sent_again_whatever_it_is() {
-    let server = raw::refuses_first_streams(3).await;
-    let mut options = once();
+/// A client of a server that has nothing but what a test is about.
+async fn bare(server: SocketAddr, mut options: Options) -> Client {
     options.transport.health_service = None;
-    let client = Client::connect_with(&server.to_string(), options).await.unwrap();
+    Client::connect_with(&server.to_string(), options).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_call_is_sent_over_as_many_connections_as_a_server_ends_before_it() {
+    let server = raw::ends_first_connections(30, Reason::NO_ERROR).await;
+    let mut options = once();
+    options.retry.budget = RetryBudget { ratio: 0.0, reserve: 0 };
+    let client = bare(server, options).await;
     assert_eq!(ask(&client).await.unwrap(), "");
-    assert_eq!((client.statistics().resent, client.statistics().retries), (3, 0));
+    // Not once over a connection that had ended: those attempts would have been more.
+    assert_eq!((client.statistics().resent, client.statistics().retries), (30, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_ends_connections_with_a_complaint_is_asked_once_more_and_then_by_the_policy()
+{
+    let server = raw::ends_first_connections(usize::MAX, Reason::ENHANCE_YOUR_CALM).await;
+    let client = bare(server, once()).await;
+    assert_eq!(ask(&client).await.unwrap_err().kind(), Kind::Unavailable);
+    let client = bare(server, quick()).await;
+    assert_eq!(ask(&client).await.unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(client.statistics().retries, 4);
+}
+
+#[tokio::test]
+async fn a_connection_is_not_given_up_for_the_end_of_one_before() {
+    let server = Fake::start("steady").await;
+    let client = Client::connect_with(&server.address.to_string(), once()).await.unwrap();
+    // As the last of several calls does that learned of one end.
+    client.transport().table.ready()[0].endpoint.closed();
+    for _ in 0..50 {
+        assert_eq!(ask(&client).await.unwrap(), "steady");
+    }
+    assert_eq!(server.ports().len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_a_server_refused_is_sent_again_at_once_whatever_it_is() {
+    let (server, _) = raw::refuses_first_streams(1).await;
+    let client = bare(server, once()).await;
+    assert_eq!(ask(&client).await.unwrap(), "");
+    assert_eq!((client.statistics().resent, client.statistics().retries), (1, 0));
+}
+
+#[tokio::test]
+async fn a_stream_that_a_server_refuses_again_is_sent_by_the_policy() {
+    let (server, seen) = raw::refuses_first_streams(3).await;
+    let client = bare(server, quick()).await;
+    assert_eq!(ask(&client).await.unwrap(), "");
+    assert_eq!((client.statistics().resent, client.statistics().retries), (1, 2));
+    assert_eq!(seen.load(Ordering::Relaxed), 4);
+    let (server, seen) = raw::refuses_first_streams(3).await;
+    let client = bare(server, once()).await;
+    assert_eq!(ask(&client).await.unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(seen.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_every_stream_is_not_asked_beyond_the_budget() {
+    let (server, seen) = raw::refuses_first_streams(usize::MAX).await;
+    let mut options = quick();
+    options.retry.first_backoff = Duration::from_micros(100);
+    options.retry.budget = RetryBudget { ratio: 0.1, reserve: 5 };
+    let client = bare(server, options).await;
+    for _ in 0..200 {
+        assert_eq!(ask(&client).await.unwrap_err().kind(), Kind::Unavailable);
+    }
+    // Each call, its one repeat at once, and a tenth of the calls and the reserve.
+    let (statistics, seen) = (client.statistics(), seen.load(Ordering::Relaxed) as u64);
+    assert_eq!(statistics.resent, 200);
+    assert!((15..=25).contains(&statistics.retries), "{statistics:?}");
+    assert_eq!(seen, 200 + statistics.resent + statistics.retries);
 }
 
 #[tokio::test]
@@ -292,18 +362,6 @@ async fn a_deadline_is_told_to_the_server_and_kept() {
 }
 
 #[tokio::test]
-async fn the_last_clone_of_a_client_ends_its_connections() {
-    let server = Fake::start("left").await;
-    let client = Client::connect_with(&server.address.to_string(), once()).await.unwrap();
-    ask(&client).await.unwrap();
-    let table = Arc::downgrade(&client.transport().table);
-    let clone = client.clone();
-    drop(client);
-    assert_eq!(ask(&clone).await.unwrap(), "left");
-    drop(clone);
-    until("the end of all tasks", || table.strong_count() == 0).await;
-}
-#[tokio::test]
 async fn every_attempt_of_a_call_carries_its_callers_trace() {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let server = Fake::start("traced").await;
@@ -326,3 +384,15 @@ async fn every_attempt_of_a_call_carries_its_callers_trace() {
     assert_eq!(server.traces()[3..], [[TRACE, ""], ["own", ""]]);
 }
 
+#[tokio::test]
+async fn the_last_clone_of_a_client_ends_its_connections() {
+    let server = Fake::start("left").await;
+    let client = Client::connect_with(&server.address.to_string(), once()).await.unwrap();
+    ask(&client).await.unwrap();
+    let table = Arc::downgrade(&client.transport().table);
+    let clone = client.clone();
+    drop(client);
+    assert_eq!(ask(&clone).await.unwrap(), "left");
+    drop(clone);
+    until("the end of all tasks", || table.strong_count() == 0).await;
+}
