@@ -59,10 +59,15 @@ impl Shared {
     /// Counts a call.
     pub(crate) fn called(&self) {
         count(&self.calls);
-        self.budget.called();
+        self.budget.called(1);
     }
 
-    /// Counts an attempt after one that no server had looked at.
+    /// Counts items of a stream as far as the budget goes: each is worth a call.
+    pub(crate) fn progressed(&self, items: u64) {
+        self.budget.called(items);
+    }
+
+    /// Counts an attempt after one that no server had done anything for.
     pub(crate) fn resent(&self) {
         count(&self.resent);
     }

@@ -114,3 +114,6 @@ impl Outcomes {
 fn ended() -> Error {
     Error::new(tonic::Code::Cancelled, "the ingest has ended")
 }
+
+#[cfg(test)]
+mod tests;

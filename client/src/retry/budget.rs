@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many calls may be sent again: a share of all calls, and a few beyond that. A retry and the second call of a hedge take one
-/// each. One budget for all clones of a client.
+/// each; an item that an ingest puts earns as much as a call. One budget for all clones of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryBudget {
     /// Retries that each call earns, such as 0.1: one in ten. Default 0.1.
@@ -45,9 +45,10 @@ impl Budget {
         Self { left: AtomicU64::new(most), earned, most }
     }
 
-    /// Counts a call.
-    pub(crate) fn called(&self) {
-        let earn = |left: u64| Some(left.saturating_add(self.earned).min(self.most));
+    /// Counts calls, or what is worth as much.
+    pub(crate) fn called(&self, calls: u64) {
+        let earned = self.earned.saturating_mul(calls);
+        let earn = |left: u64| Some(left.saturating_add(earned).min(self.most));
         self.change(earn);
     }
 
@@ -70,7 +71,7 @@ mod tests {
         let budget = Budget::new(&RetryBudget::default());
         let mut retries = 0;
         for _ in 0..1000 {
-            budget.called();
+            budget.called(1);
             retries += u32::from(budget.take());
         }
         assert_eq!(retries, 120 - 1, "the first call earns nothing: the reserve is full");
@@ -79,7 +80,7 @@ mod tests {
     #[test]
     fn no_more_is_saved_up_than_the_reserve() {
         let budget = Budget::new(&RetryBudget { ratio: 0.5, reserve: 3 });
-        (0..1000).for_each(|_| budget.called());
+        (0..500).for_each(|_| budget.called(2));
         assert_eq!((0..10).filter(|_| budget.take()).count(), 3);
     }
 
@@ -87,11 +88,11 @@ mod tests {
     fn a_budget_without_bound_has_none_and_one_of_nothing_has_nothing() {
         let endless = Budget::new(&RetryBudget::unlimited());
         assert!((0..100_000).all(|_| {
-            endless.called();
+            endless.called(1);
             endless.take()
         }));
         let nothing = Budget::new(&RetryBudget { ratio: 0.0, reserve: 0 });
-        nothing.called();
+        nothing.called(1);
         assert!(!nothing.take());
     }
 }
