@@ -95,7 +95,7 @@ impl Stack {
 
 /// The most bytes of requests under way that are not counted because each is small.
 pub(crate) fn uncounted_bytes(config: &Config) -> u64 {
-    config.calls.calls as u64 * receive::FREE_BYTES
+    (config.calls.calls + config.calls.streams) as u64 * receive::FREE_BYTES
 }
 
 /// One handler type for all services, over the shared use cases; with the limits around them, to be told.

@@ -216,5 +216,5 @@ fn messages_are_found_in_any_pieces() {
 fn what_is_not_counted_is_bounded_by_the_number_of_calls() {
     let flags = Flags { queue_items: Some("64".to_owned()), ..Flags::default() };
     let config = Config::resolve(&flags, std::iter::empty()).unwrap();
-    assert_eq!(crate::grpc::uncounted_bytes(&config), (2 * 64 + 256) * (64 << 10));
+    assert_eq!(crate::grpc::uncounted_bytes(&config), (2 * 64 + 256) * 5 / 4 * (64 << 10));
 }
