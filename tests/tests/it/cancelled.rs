@@ -34,7 +34,7 @@ async fn leave(api: Api, number: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(number as u64);
     let patience = Duration::from_micros(rng.random_range(0..4_000));
     let call = async {
-        match number % 3 {
+        match number % 5 {
             0 => {
                 let image = inputs::png(&mut rng).into();
                 let request = v1::EmbedImageRequest { image, ..Default::default() };
@@ -44,6 +44,22 @@ async fn leave(api: Api, number: usize) {
                 let text = format!("a call that is given up, number {number}");
                 let request = v1::EmbedTextRequest { text, ..Default::default() };
                 drop(api.embedding().embed_text(request).await);
+            }
+            2 => {
+                let collection = "emoji".to_owned();
+                let entries = (0..2).map(|part| put(number, part)).collect();
+                let request =
+                    v1::BatchUpsertItemsRequest { collection, entries, ..Default::default() };
+                drop(api.items().batch_upsert_items(request).await);
+            }
+            3 => {
+                let input = |part| v1::EmbedInput {
+                    input: Some(v1::embed_input::Input::Text(format!("{number}, part {part}"))),
+                    ..Default::default()
+                };
+                let inputs = (0..4).map(input).collect();
+                let request = v1::BatchEmbedRequest { inputs, ..Default::default() };
+                drop(api.embedding().batch_embed(request).await);
             }
             _ => {
                 let request = v1::SearchTextToImageRequest {
@@ -56,6 +72,18 @@ async fn leave(api: Api, number: usize) {
         }
     };
     drop(tokio::time::timeout(patience, call).await);
+}
+
+/// An item over an earlier one: what is stored does not grow.
+fn put(number: usize, part: usize) -> v1::batch_upsert_items_request::Entry {
+    let item = v1::ItemInput {
+        id: format!("given-up-{}-{part}", number % 20),
+        input: Some(v1::item_input::Input::Text(format!(
+            "a put that is given up, number {number}"
+        ))),
+        ..Default::default()
+    };
+    v1::batch_upsert_items_request::Entry { item: Some(item), expected_version: None }
 }
 
 async fn leave_all(server: &Server, first: usize) {
