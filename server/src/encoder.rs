@@ -242,11 +242,11 @@ impl EncoderHandle {
         let began = Instant::now();
         let mut turn = self.turn(work).await;
         let here = turn.as_ref().and_then(|_| self.decoders.prepare_here(&encoder, &picture));
-        let prepared = match here {
-            Some(prepared) => prepared?,
+        let (prepared, place) = match here {
+            Some(prepared) => (prepared?, place),
             None => {
                 turn = None;
-                self.decoders.prepare(work, encoder, picture).await?
+                self.decoders.prepare(work, (encoder, place), picture).await?
             }
         };
         let (queued, PrepareTimes { decode, resize }) = (Instant::now(), prepared.times());

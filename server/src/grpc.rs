@@ -170,7 +170,8 @@ pub fn routes(
 pub async fn serve(stack: Stack, listener: TcpListener, (ends, counters): (Ends, Arc<Counters>)) {
     let observer = ObserveLayer::new(stack.observe);
     let gate = Gate::new(&stack.calls);
-    let replies = Rooms::new(stack.reply_bytes, stack.message_bytes as u64);
+    let message = stack.message_bytes as u64 + receive::PREFIX_BYTES as u64;
+    let replies = Rooms::new(stack.reply_bytes.max(message), message);
     let service = ServiceBuilder::new()
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(observer.clone())

@@ -8,6 +8,7 @@
 mod mark;
 mod seats;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use diptych_index::{CollectionInfo, Mark, PutBatch};
@@ -71,6 +72,7 @@ impl Service {
         collection: String,
         id: &str,
         acknowledged: u64,
+        caller: Option<IpAddr>,
     ) -> Result<Ingest> {
         match id.len() {
             0 => return Err(Error::field("ingest_id", "is required")),
@@ -82,7 +84,7 @@ impl Service {
         }
         let info = self.collection(&collection).await?;
         let target = Target::new(collection, &info);
-        let seat = self.ingests.take(id).await?;
+        let seat = self.ingests.take(id, caller).await?;
         let key = format!("{}{id}", mark::KEY);
         let known = self.engine.mark(&key).await?.map(mark::read).transpose()?.flatten();
         let progress = match known {

@@ -4,13 +4,15 @@
 //! a pause when the system has no file left, and leaves connections to themselves once its own future is dropped. Serves HTTP/2
 //! and, for gRPC-Web and probes, HTTP/1.
 //!
-//! `connection` is the life of one connection, `greeting` tells whether it ever said something, `calls` hands its requests on.
+//! `connection` is the life of one connection, `greeting` tells whether it ever said something, `calls` hands its requests on, `unread`
+//! knows which replies were not read.
 
 mod calls;
 mod connection;
 mod greeting;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,6 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
+pub(crate) use self::unread::{Unread, Waiting};
 use crate::callers::{Callers, caller};
 use crate::limits::ConnectionLimits;
 

@@ -19,6 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::retry::{Next, Tries};
 use crate::transport::{Route, after};
 use crate::v1;
+use crate::v1::ErrorReason;
 use crate::v1::ingest_ack::Outcome;
 use crate::v1::ingest_items_request::Message as Asked;
 use crate::v1::ingest_items_response::Message as Told;
@@ -85,6 +86,8 @@ pub(super) struct Stream {
     closed: bool,
     request_id: String,
     route: Route,
+    /// Whether the last stream gave its first credit.
+    was_open: bool,
 }
 
 impl Stream {
@@ -106,6 +109,7 @@ impl Stream {
             closed: false,
             request_id,
             route,
+            was_open: false,
         }
     }
 
@@ -121,7 +125,8 @@ impl Stream {
                 End::Done | End::Left => return,
                 End::Broke(error) => error,
             };
-            if self.start.acknowledged_sequence > before || began.elapsed() >= SOUND {
+            let was_open = std::mem::take(&mut self.was_open);
+            if self.start.acknowledged_sequence > before || (was_open && began.elapsed() >= SOUND) {
                 halt = Halt::new();
             }
             let Some(wait) = self.wait(&error, &mut halt) else {
@@ -143,8 +148,10 @@ impl Stream {
     fn wait(&self, error: &Error, halt: &mut Halt) -> Option<Duration> {
         let shared = self.client.shared();
         let first = !std::mem::replace(&mut halt.failed, true);
-        // A stream that did its work until the server's time for streams was over is opened again as a matter of course.
-        if first && error.kind() == Kind::Deadline {
+        // A stream that did its work until the server's time for streams was over, or had none to do, is opened again as a matter
+        // of course.
+        let over = error.kind() == Kind::Deadline || error.reason() == ErrorReason::StreamIdle;
+        if first && over {
             shared.resent();
             return Some(Duration::ZERO);
         }
@@ -169,6 +176,7 @@ impl Stream {
         let longest = self.client.options().deadlines.write;
         let opening = timeout_at(after(longest), self.open()).await;
         let (mut open, mut replies, acks) = opening.map_err(|_| Error::too_late(longest))??;
+        self.was_open = true;
         if let Some(opened) = opened.take() {
             drop(opened.send(Ok(open.sent)));
         }
@@ -298,4 +306,33 @@ fn send(requests: &mpsc::Sender<v1::IngestItemsRequest>, message: Asked) {
 
 fn broken(how: &str) -> Error {
     Error::new(Code::Internal, format!("the server breaks the rules of the stream: {how}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::{ErrorDetails, StatusExt as _};
+
+    use super::*;
+    use crate::Options;
+
+    #[tokio::test]
+    async fn a_stream_that_had_nothing_to_do_is_opened_again_and_costs_no_retry() {
+        let mut options = Options::default();
+        options.transport.health_service = None;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let accepting = tokio::spawn(async move { listener.accept().await.unwrap() });
+        let client = Client::connect_with(&address, options).await.unwrap();
+        let (_put, items) = mpsc::channel(1);
+        let (outcomes, _told) = mpsc::channel(1);
+        let start = v1::IngestStart::default();
+        let stream = Stream::new(client.clone(), start, (items, outcomes), Arc::default());
+        let details = ErrorDetails::with_error_info("STREAM_IDLE", "diptych", HashMap::new());
+        let idle = tonic::Status::with_error_details(Code::Unavailable, "no message", details);
+        assert_eq!(stream.wait(&idle.into(), &mut Halt::new()), Some(Duration::ZERO));
+        assert_eq!((client.statistics().resent, client.statistics().retries), (1, 0));
+        drop(accepting);
+    }
 }

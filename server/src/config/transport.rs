@@ -51,7 +51,7 @@ pub(super) fn connections(reader: &mut Reader<'_>, linger: Duration) -> Connecti
     }
 }
 
-/// More calls than both towers of a bundle have places for are let in, so that one that is full says so itself. With one thread, what
+/// More calls are let in than both towers of a bundle have places for searches, so that one that is full says so itself. With one thread, what
 /// is brief is computed on the thread that lets calls in.
 pub(super) fn calls(reader: &mut Reader<'_>, encoder: &EncoderSettings) -> CallLimits {
     let built_in = OverloadSettings::default();

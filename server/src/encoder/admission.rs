@@ -77,6 +77,15 @@ pub(super) struct Bounds {
     pub(super) batch: usize,
 }
 
+impl Bounds {
+    fn places_in(self, lane: Lane) -> usize {
+        match lane {
+            Lane::Interactive | Lane::Standard => self.places.max(1),
+            Lane::Bulk => (self.places / BULK_SHARE).max(1),
+        }
+    }
+}
+
 /// What an input goes through before it comes to the tower.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Before {
@@ -106,10 +115,7 @@ pub(super) struct Place {
 
 impl Admission {
     pub(super) fn new(bounds: Bounds, costs: Arc<CostTable>) -> Self {
-        let places = Lane::ALL.map(|lane| {
-            let share = if lane == Lane::Bulk { BULK_SHARE } else { 1 };
-            Arc::new(Semaphore::new((bounds.places / share).max(1)))
-        });
+        let places = Lane::ALL.map(|lane| Arc::new(Semaphore::new(bounds.places_in(lane))));
         Self { bounds, costs, places, under_way: Loads::default() }
     }
 
@@ -157,7 +163,8 @@ impl Admission {
         }
         self.check(work, std::iter::once(class), before)?;
         let permit = places.try_acquire_owned().map_err(|_| {
-            let refused = full(self.wait(work.lane)).with("limit", self.bounds.places.to_string());
+            let refused = full(self.wait(work.lane))
+                .with("limit", self.bounds.places_in(work.lane).to_string());
             shed_by_tower(work.lane, refused)
         })?;
         let load = self.under_way.enter(work.lane, self.next_cost(work.lane, class));

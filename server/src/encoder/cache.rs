@@ -103,8 +103,12 @@ impl Cache {
         if let Some(embedded) = kept.get(&key) {
             return Ok(self.found(embedded));
         }
-        // Nothing is kept under such a key: whoever has its guard computes, and those who come meanwhile look again after that.
-        let turn = kept.get_value_or_guard_async(&key.turn(work)).await;
+        // Nothing stays under such a key: whoever has its guard computes, and those who come meanwhile get what that gives.
+        let turn = key.turn(work);
+        let guard = match kept.get_value_or_guard_async(&turn).await {
+            Ok(embedded) => return Ok(self.found(embedded)),
+            Err(guard) => guard,
+        };
         if let Some(embedded) = kept.get(&key) {
             return Ok(self.found(embedded));
         }
@@ -112,7 +116,9 @@ impl Cache {
         observe::cache(false);
         let embedded = compute.await?;
         kept.insert(key, embedded.clone());
-        drop(turn);
+        // Refused when the key was removed meanwhile, as by one who was as fast.
+        drop(guard.insert(embedded.clone()));
+        kept.remove(&turn);
         Ok(embedded)
     }
 

@@ -13,7 +13,7 @@ use diptych_model::{Encoder, PreparedImage};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::admission::{Before, Work};
+use super::admission::{Before, Place, Work};
 use super::cost::{CostTable, pixel_class};
 use super::lanes::{Budget, Lanes, Waiting};
 use super::loads::{Loaded, Loads};
@@ -41,10 +41,24 @@ pub(super) struct Picture {
 /// A file with its caller.
 struct File {
     encoder: Arc<Encoder>,
-    picture: Picture,
+    content: Content,
     until: Option<Instant>,
-    reply: oneshot::Sender<Result<PreparedImage>>,
-    _load: Loaded,
+    reply: oneshot::Sender<Result<(PreparedImage, Place)>>,
+    /// So that files whose callers left and which nobody has come to yet are no more than there are places.
+    place: Place,
+}
+
+/// A picture that waits, counted among those under way, until somebody takes it: who decodes it, or its caller who leaves.
+type Content = Arc<Mutex<Option<(Picture, Loaded)>>>;
+
+/// Takes the picture of a caller who leaves.
+struct Revoked(Content);
+
+impl Drop for Revoked {
+    fn drop(&mut self) {
+        let left = self.0.lock().take();
+        drop(left);
+    }
 }
 
 impl Waiting for File {
@@ -67,14 +81,16 @@ impl Waiting for File {
 
 impl File {
     fn decode(self, memory: &Memory, costs: &CostTable) {
-        let Self { encoder, picture, reply, _load: load, .. } = self;
+        let Self { encoder, content, reply, place, .. } = self;
+        let taken = content.lock().take();
+        let Some((picture, load)) = taken else { return };
         let outcome = guarded(|| {
             let _held = memory.hold(picture.needed);
             picture.prepare(&encoder, costs)
         });
         drop(load);
         // A caller that left does not need its answer.
-        drop(reply.send(outcome));
+        drop(reply.send(outcome.map(|prepared| (prepared, place))));
     }
 }
 
@@ -181,12 +197,14 @@ impl Decoders {
     pub(super) async fn prepare(
         &self,
         work: Work,
-        encoder: Arc<Encoder>,
+        (encoder, place): (Arc<Encoder>, Place),
         picture: Picture,
-    ) -> Result<PreparedImage> {
+    ) -> Result<(PreparedImage, Place)> {
         let (reply, answer) = oneshot::channel();
         let load = self.under_way.enter(work.lane, self.costs.input(picture.class, 1));
-        let file = File { encoder, picture, until: work.until, reply, _load: load };
+        let content = Arc::new(Mutex::new(Some((picture, load))));
+        let _revoked = Revoked(Arc::clone(&content));
+        let file = File { encoder, content, until: work.until, reply, place };
         self.lanes.push(work.lane, file).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }

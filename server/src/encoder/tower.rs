@@ -144,7 +144,7 @@ impl<T: Input> Tower<T> {
         Ok(catch_unwind(AssertUnwindSafe(work)).map_err(|_| failed())??)
     }
 
-    /// Computes an input alone, twice since the first time is slower, and in a batch of up to `most`, fewer where that would take long.
+    /// Computes an input alone and in a batch of up to `most`, fewer where that would take long.
     ///
     /// # Errors
     /// Those of `prepare`.
@@ -160,7 +160,8 @@ impl<T: Input> Tower<T> {
             let (_, took, _) = self.networks.compute(&encode, &inputs, std::iter::empty);
             diptych_model::Result::Ok(took)
         };
-        compute(1)?;
+        // The first time is slower and teaches nothing.
+        drop(encode_all(&[prepare()?], &encode));
         let alone = compute(1)?;
         let fit = WARM_UP.as_nanos() / alone.as_nanos().max(1);
         let batch = usize::try_from(fit).unwrap_or(most).clamp(1, most.max(1));

@@ -13,6 +13,7 @@ use tokio::task::{Id, JoinSet};
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::receive::Received;
 use super::reply::Sending;
 use super::room::Room;
 use super::status::to_message;
@@ -36,6 +37,10 @@ pub(super) struct Answers<S> {
     places: HashMap<Id, u32>,
     search: Arc<S>,
     sending: Option<Sending>,
+    /// Room of the request, whose pictures are parts of it, until its last search has ended.
+    received: Option<Received>,
+    /// Room of the answer that is being sent: who asks for the next one has handed it on.
+    sent: Option<Room>,
     /// Of the whole call.
     deadline: Option<Deadline>,
 }
@@ -46,11 +51,16 @@ where
     F: Future<Output = Result<SearchResponse>> + Send,
 {
     /// `search` answers one element.
-    pub(super) fn new(searches: Vec<SearchRequest>, sending: Option<Sending>, search: S) -> Self {
+    pub(super) fn new(
+        searches: Vec<SearchRequest>,
+        (sending, received): (Option<Sending>, Option<Received>),
+        search: S,
+    ) -> Self {
         let waiting = (0..).zip(searches);
         let (running, places) = (JoinSet::new(), HashMap::new());
         let (search, deadline) = (Arc::new(search), deadline::current());
-        let mut answers = Self { waiting, running, places, search, sending, deadline };
+        let mut answers =
+            Self { waiting, running, places, search, sending, received, sent: None, deadline };
         answers.fill();
         answers
     }
@@ -80,6 +90,7 @@ where
     type Item = Result<BatchSearchResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.sent = None;
         let Some(done) = std::task::ready!(self.running.poll_join_next_with_id(context)) else {
             return Poll::Ready(None);
         };
@@ -90,8 +101,14 @@ where
         };
         let index = self.places.remove(&task).unwrap_or_default();
         self.fill();
+        if self.running.is_empty() {
+            self.received = None;
+        }
         let outcome = match outcome {
-            Ok((answer, _)) => Outcome::Response(answer),
+            Ok((answer, room)) => {
+                self.sent = room;
+                Outcome::Response(answer)
+            }
             Err(error) => Outcome::Status(to_message(&error.inside(&format!("searches[{index}]")))),
         };
         Poll::Ready(Some(Ok(BatchSearchResponse { index, outcome: Some(outcome) })))
@@ -132,7 +149,7 @@ mod tests {
     async fn an_answer_comes_when_it_is_there_not_in_its_turn() {
         let gate = Arc::new(Semaphore::new(0));
         let held = Arc::clone(&gate);
-        let mut answers = Answers::new(searches(3), None, move |wire: SearchRequest| {
+        let mut answers = Answers::new(searches(3), (None, None), move |wire: SearchRequest| {
             let gate = Arc::clone(&held);
             async move {
                 if wire.limit == 0 {
@@ -154,10 +171,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_search_that_breaks_is_told_at_its_place_and_the_others_go_on() {
-        let mut answers = Answers::new(searches(20), None, |wire: SearchRequest| async move {
-            assert_ne!(wire.limit, 3, "as it should");
-            Ok(SearchResponse::default())
-        });
+        let mut answers =
+            Answers::new(searches(20), (None, None), |wire: SearchRequest| async move {
+                assert_ne!(wire.limit, 3, "as it should");
+                Ok(SearchResponse::default())
+            });
         let mut failed = Vec::new();
         let mut answered = 0;
         while let Some(answer) = answers.next().await {
@@ -174,7 +192,7 @@ mod tests {
     async fn a_caller_who_does_not_read_makes_nobody_work_ahead() {
         let started = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&started);
-        let mut answers = Answers::new(searches(100), None, move |_| {
+        let mut answers = Answers::new(searches(100), (None, None), move |_| {
             count.fetch_add(1, Ordering::SeqCst);
             async { Ok(SearchResponse::default()) }
         });
@@ -194,7 +212,7 @@ mod tests {
     async fn the_work_of_a_caller_who_left_is_dropped() {
         let living = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&living);
-        let answers = Answers::new(searches(100), None, move |_| {
+        let answers = Answers::new(searches(100), (None, None), move |_| {
             let mark = Living::new(&count);
             async move {
                 std::future::pending::<()>().await;
@@ -219,7 +237,7 @@ mod tests {
         };
         let rooms = Rooms::new(250 << 10, 0);
         let sending = Sending { rooms: Arc::clone(&rooms), caller: None };
-        let mut answers = Answers::new(searches(4), Some(sending), move |_| large());
+        let mut answers = Answers::new(searches(4), (Some(sending), None), move |_| large());
         let (mut answered, mut refused) = (0, 0);
         while let Some(answer) = answers.next().await {
             match answer.unwrap().outcome.unwrap() {

@@ -26,7 +26,7 @@ use super::room::Rooms;
 use super::status::to_status;
 use crate::deadline::{Deadline as CallDeadline, exceeded, within};
 use crate::limits::{CallLimits, Caps, HEALTH};
-use crate::listen::{Counters, Ends};
+use crate::listen::{Counters, Ends, Unread};
 use crate::service::draining;
 
 /// How much earlier than the caller's own timer a call ends, so that the answer is there in time; of a short one a tenth.
@@ -89,6 +89,7 @@ where
             // Who answers in a stream keeps replies ahead of who reads.
             request.extensions_mut().insert(sending.clone());
         }
+        let unread = request.extensions().get::<Unread>().cloned();
         let Ends { goaway, cut } = &self.layer.ends;
         let health = request.uri().path().starts_with(HEALTH);
         let cut = if health { goaway } else { cut }.clone();
@@ -107,10 +108,12 @@ where
             };
             let Ok(answer) = answer else { return Ok(to_status(&exceeded()).into_http()) };
             let (head, body) = answer?.into_parts();
-            let end = (End { at, cut, heard_out: health }, Box::new(counted) as Box<_>);
+            let waiting = unread.zip(at).map(|(unread, at)| unread.begin(at));
+            let counted = (waiting, Box::new(counted) as Box<_>);
+            let end = End { at, cut, heard_out: health };
             Ok(match cap.streams {
-                true => Response::from_parts(head, Reply::stream(body, end, sending)),
-                false => match Reply::short(body, end, &sending) {
+                true => Response::from_parts(head, Reply::stream(body, end, counted)),
+                false => match Reply::short(body, counted, &sending) {
                     Ok(reply) => Response::from_parts(head, reply),
                     Err(refused) => to_status(&refused).into_http(),
                 },
@@ -263,8 +266,7 @@ mod tests {
             }
         }
         let end = End { at, cut: Default::default(), heard_out: false };
-        let sending = Sending { rooms: Rooms::new(0, 0), caller: None };
-        let unread = Reply::stream(Dropped(Arc::clone(&dropped)), (end, Box::new(())), sending);
+        let unread = Reply::stream(Dropped(Arc::clone(&dropped)), end, (None, Box::new(())));
         dropped.notified().await;
         drop(unread);
     }

@@ -1,11 +1,14 @@
 //! ExportItems.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use diptych_proto::v1::{self, ErrorReason};
 use prost::Message as _;
 use tokio::sync::mpsc::Sender;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -14,6 +17,7 @@ use super::hit::item_out;
 use super::item::ITEM_PARTS;
 use super::replies::{Replies, answered};
 use super::reply::Sending;
+use super::room::Room;
 use super::value::filter;
 use crate::error::{Error, Kind, Result};
 use crate::export::{Export, ExportPage};
@@ -30,7 +34,7 @@ type Reply = v1::ExportItemsResponse;
 pub(super) async fn export(
     service: &Arc<Service>,
     request: Request<v1::ExportItemsRequest>,
-) -> Result<Replies<Reply>> {
+) -> Result<Items> {
     let sending = request.extensions().get::<Sending>().cloned();
     let wire = request.into_inner();
     let v1::ExportItemsRequest { collection, filter: condition, read_mask, after_id } = wire;
@@ -43,15 +47,41 @@ pub(super) async fn export(
     let whole = (mask.fields, after);
     let mut export = service.export(&collection, filter(condition)?, whole).await?;
     let first = export.page().await?;
-    Ok(answered(REPLIES, move |replies| async move {
+    let items = answered(REPLIES, move |replies| async move {
         let caller = Caller { replies, sending, winding_down, patience: PATIENCE };
         tell(export, first, (mask, caller)).await
-    }))
+    });
+    Ok(Items { items, sent: None })
+}
+
+/// An item, and its page's room.
+type Told = (Reply, Option<Arc<Room>>);
+
+/// What the caller reads.
+#[derive(Debug)]
+pub(crate) struct Items {
+    items: Replies<Told>,
+    /// Room of the page of the item that is being sent: who asks for the next one has handed it on.
+    sent: Option<Arc<Room>>,
+}
+
+impl Stream for Items {
+    type Item = Result<Reply, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.sent = None;
+        let next = ready!(Pin::new(&mut self.items).poll_next(context));
+        Poll::Ready(next.map(|told| {
+            let (reply, room) = told?;
+            self.sent = room;
+            Ok(reply)
+        }))
+    }
 }
 
 /// Who reads.
 struct Caller {
-    replies: Sender<Reply>,
+    replies: Sender<Told>,
     sending: Option<Sending>,
     winding_down: CancellationToken,
     patience: Duration,
@@ -68,12 +98,13 @@ async fn tell(
         let out = |item| Reply { item: Some(item_out(item, mask)), generation };
         let told: Vec<Reply> = items.into_iter().map(out).collect();
         let bytes = told.iter().map(Reply::encoded_len).sum();
-        // The page stays until its last item was taken, however slow the caller is.
-        let _room = match &caller.sending {
-            Some(sending) => sending.room(bytes)?,
+        // The page stays until its last item was handed on, however slow the caller is.
+        let room = match &caller.sending {
+            Some(sending) => sending.room(bytes)?.map(Arc::new),
             None => None,
         };
         for reply in told {
+            let reply = (reply, room.clone());
             if !caller.tell(reply).await? {
                 return Ok(());
             }
@@ -90,7 +121,7 @@ async fn tell(
 
 impl Caller {
     /// Waits until there is room for a reply; false when the caller has left.
-    async fn tell(&self, reply: Reply) -> Result<bool> {
+    async fn tell(&self, reply: Told) -> Result<bool> {
         tokio::select! {
             biased;
             () = self.winding_down.cancelled() => Err(draining()),
@@ -100,9 +131,10 @@ impl Caller {
     }
 }
 
-fn stalled(patience: Duration) -> Error {
+/// What a caller is told who reads nothing.
+pub(super) fn stalled(patience: Duration) -> Error {
     let message = format!(
-        "nothing was read for {} seconds; go on with after_id, the last id that was read",
+        "no reply was read for {} seconds; go on behind the last one that was read",
         patience.as_secs()
     );
     Error::new(Kind::Deadline, ErrorReason::DeadlineExceeded, message)
@@ -120,12 +152,12 @@ mod tests {
         let patience = Duration::from_millis(20);
         let winding_down = CancellationToken::new();
         let caller = Caller { replies, sending: None, winding_down, patience };
-        assert!(caller.tell(Reply::default()).await.unwrap());
-        let refused = caller.tell(Reply::default()).await.unwrap_err();
+        assert!(caller.tell(Told::default()).await.unwrap());
+        let refused = caller.tell(Told::default()).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::Deadline);
         assert!(reader.recv().await.is_some());
-        assert!(caller.tell(Reply::default()).await.unwrap());
+        assert!(caller.tell(Told::default()).await.unwrap());
         drop(reader);
-        assert!(!caller.tell(Reply::default()).await.unwrap(), "it has left");
+        assert!(!caller.tell(Told::default()).await.unwrap(), "it has left");
     }
 }

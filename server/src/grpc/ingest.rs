@@ -6,6 +6,7 @@
 //! the one behind it, which says why.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,12 @@ use prost::Message as _;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
 
+use super::admission::caller;
+use super::export::stalled;
 use super::item::{item_put, within, written_out};
 use super::receive::Received;
 use super::replies::{Replies, Share, answered, next_within};
@@ -49,13 +53,14 @@ pub(super) fn ingest(
     service.admit()?;
     let service = Arc::clone(service);
     let received = request.extensions().get::<Received>().cloned().unwrap_or_default();
+    let from = caller(request.extensions());
     let requests = request.into_inner();
     Ok(answered(REPLIES, |replies| async move {
         let message_bytes = service.limits.message_bytes;
         let mut wire = Wire { requests, received, message_bytes, idle };
         let winding_down = service.winding_down.clone();
-        let caller = Caller { replies, winding_down, taken: CancellationToken::new() };
-        match open(&service, &mut wire, &caller).await {
+        let caller = Caller { replies, winding_down, taken: CancellationToken::new(), idle };
+        match open(&service, (&mut wire, from), &caller).await {
             Ok(Some((ingest, acknowledged))) => run(ingest, acknowledged, wire, caller).await,
             Ok(None) => Ok(()),
             Err(end) => end.status(),
@@ -96,9 +101,14 @@ struct Wire {
 }
 
 impl Wire {
-    /// The next message and its room; `None` once the caller has closed its side.
-    async fn next(&mut self) -> Result<Option<(Asked, Option<Room>)>, End> {
-        match next_within(&mut self.requests, self.idle).await {
+    /// The next message and its room; `None` once the caller has closed its side. A caller who may send one is not waited for
+    /// without end.
+    async fn next(&mut self, may_send: bool) -> Result<Option<(Asked, Option<Room>)>, End> {
+        let next = match may_send {
+            true => next_within(&mut self.requests, self.idle).await,
+            false => self.requests.message().await,
+        };
+        match next {
             Ok(None) => Ok(None),
             Ok(Some(v1::IngestItemsRequest { message: Some(asked) })) => {
                 Ok(Some((asked, self.received.take())))
@@ -115,6 +125,8 @@ struct Caller {
     replies: Sender<Reply>,
     winding_down: CancellationToken,
     taken: CancellationToken,
+    /// The longest wait for it to read.
+    idle: Duration,
 }
 
 impl Caller {
@@ -131,8 +143,11 @@ impl Caller {
 
     /// A place for one reply.
     async fn place(&self) -> Result<OwnedPermit<Reply>, End> {
-        let place = self.unless_over(self.replies.clone().reserve_owned()).await?;
-        place.map_err(|_| End::Left)
+        let place = timeout(self.idle, self.replies.clone().reserve_owned());
+        match self.unless_over(place).await? {
+            Ok(place) => place.map_err(|_| End::Left),
+            Err(_) => Err(stalled(self.idle).into()),
+        }
     }
 }
 
@@ -152,11 +167,11 @@ fn ack(sequence: u64, outcome: Outcome) -> Reply {
 /// Reads the start and opens the ingest; with it, what the caller has seen acknowledged. `None` for a stream without messages.
 async fn open(
     service: &Arc<Service>,
-    wire: &mut Wire,
+    (wire, from): (&mut Wire, Option<IpAddr>),
     caller: &Caller,
 ) -> Result<Option<(Ingest, u64)>, End> {
     let v1::IngestStart { collection, ingest_id, acknowledged_sequence } =
-        match caller.unless_over(wire.next()).await?? {
+        match caller.unless_over(wire.next(true)).await?? {
             None => return Ok(None),
             Some((Asked::Start(start), _)) => start,
             Some((Asked::Item(_), _)) => {
@@ -164,7 +179,7 @@ async fn open(
                 return Err(Error::field("start", text).into());
             }
         };
-    let opened = service.open_ingest(collection, &ingest_id, acknowledged_sequence);
+    let opened = service.open_ingest(collection, &ingest_id, acknowledged_sequence, from);
     let ingest = caller.unless_over(opened).await?.map_err(|error| within("start", error))?;
     Ok(Some((ingest, acknowledged_sequence)))
 }
@@ -247,12 +262,14 @@ impl Reader {
                 place.send(reply(Told::Credit(credit)));
                 continue;
             }
+            // Who has no credit says nothing because it must not.
+            let may_send = self.next.is_none_or(|next| next <= self.granted);
             let asked = tokio::select! {
                 biased;
                 // The writing stage has ended, and says why.
                 () = read.closed() => return Ok(()),
                 Ok(()) = self.progress.changed() => continue,
-                asked = self.caller.unless_over(self.wire.next()) => asked??,
+                asked = self.caller.unless_over(self.wire.next(may_send)) => asked??,
             };
             match asked {
                 None => return Ok(()),

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Handler;
 use super::convert::{count, digest, group, item_id, mask, modality, request_key, truncation};
-use super::export::export;
+use super::export::{Items, export};
 use super::hit::item_out;
 use super::ingest::ingest;
 use super::replies::Replies;
@@ -71,7 +71,7 @@ impl ItemService for Handler {
         Ok(Response::new(ingest(&self.0, request, self.1.calls.stream_idle)?))
     }
 
-    type ExportItemsStream = Replies<v1::ExportItemsResponse>;
+    type ExportItemsStream = Items;
 
     async fn export_items(
         &self,

@@ -3,7 +3,7 @@
 //! A message says its length before its bytes come, and nothing is taken for what is only said: room is taken as the bytes come, and
 //! held until the call has been answered, or, for one message of a stream, until what it asks for is done. A message for which there
 //! is no room is refused in the midst, with a time to wait; waiting for room would hold up what shares its connection. Small messages
-//! are not counted: the number of calls bounds them, and that a call with one request sends one.
+//! of calls that have one are not counted: the number of calls bounds them.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -31,12 +31,12 @@ use crate::limits::takes_one_message;
 use crate::observe::record::received;
 use crate::observe::{Shed, shed};
 
-/// Messages up to this length are not counted.
+/// Messages up to this length are not counted where a call has one.
 pub(super) const FREE_BYTES: u64 = 64 << 10;
 /// Bytes that one byte of a compressed message becomes at most (RFC 1951: a match of 258 bytes in two bits).
 const INFLATED: u64 = 1032;
 /// A flag and a length of four bytes go before every message.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// Room of the messages of one call that came and were not taken, in their order; `None` for one that is not counted.
 #[derive(Debug, Clone, Default)]
@@ -78,9 +78,9 @@ impl ReceiveLayer {
 
     /// The most that a message of `length` bytes takes of the room; nothing for one that is not counted, or that is refused by its
     /// length alone, being longer than any.
-    fn counts(&self, length: u64, compressed: bool) -> u64 {
+    fn counts(&self, single: bool, length: u64, compressed: bool) -> u64 {
         let becomes = if compressed { length.saturating_mul(INFLATED) } else { length };
-        match length > self.message_bytes || becomes <= FREE_BYTES {
+        match length > self.message_bytes || (single && becomes <= FREE_BYTES) {
             true => 0,
             false => becomes.min(self.message_bytes),
         }
@@ -127,7 +127,9 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let received = Received::default();
-        let single = takes_one_message(request.uri().path());
+        let path = request.uri().path();
+        // Reflection takes none.
+        let (single, ours) = (takes_one_message(path), path.starts_with("/diptych."));
         let caller = caller(request.extensions());
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(received.clone());
@@ -136,6 +138,7 @@ where
             layer: self.layer.clone(),
             received: received.clone(),
             single,
+            is_taken: single || ours,
             caller,
             messages: Messages::default(),
             coming: Coming::default(),
@@ -158,6 +161,8 @@ struct Counted {
     received: Received,
     /// Whether the call has one request.
     single: bool,
+    /// Whether whoever answers takes the room of each message.
+    is_taken: bool,
     caller: Option<IpAddr>,
     messages: Messages,
     coming: Coming,
@@ -223,8 +228,10 @@ impl Counted {
                 Piece::Bytes(_) => {}
             }
         }
-        if self.messages.left == 0 {
+        if self.messages.left == 0 || self.coming.most == 0 {
             self.late = None;
+        } else if self.late.is_none() {
+            self.late = Some(Box::pin(sleep(self.layer.patience)));
         }
         Ok(())
     }
@@ -233,10 +240,12 @@ impl Counted {
         if self.single && self.coming.before > 0 {
             return Err(one_too_many());
         }
-        let most = self.layer.counts(length, compressed);
-        let counted = most > 0;
-        self.received.begin(counted.then(|| self.layer.rooms.open(self.caller)));
-        self.late = counted.then(|| Box::pin(sleep(self.layer.patience)));
+        let most = self.layer.counts(self.single, length, compressed);
+        if !self.is_taken {
+            self.received.0.lock().clear();
+        }
+        self.received.begin((most > 0).then(|| self.layer.rooms.open(self.caller)));
+        self.late = None;
         let each = if compressed { INFLATED } else { 1 };
         self.coming = Coming { before: self.coming.before + 1, each, most, came: 0 };
         Ok(())

@@ -1,8 +1,9 @@
-//! The body of a reply: it ends in time, and what nobody reads is let go of.
+//! The body of a reply: it ends in time, and what nobody reads does not stay.
 //!
-//! A call's places go with the body of its reply, and HTTP/2 asks for no frame while its peer takes none. So every body has a guard
-//! that drops it when its time is over. What is large is handed on in pieces, so that it lies here, where the guard reaches it, and not
-//! in the connection's buffers; and it has room among all replies first (`room.rs`), else the caller is refused.
+//! A call's places go with the body of its reply, and HTTP/2 asks for no further frame while its peer takes none. A stream has a guard
+//! that ends its work when its time is over; what lies in the connection's buffers then goes with the connection (`listen/unread.rs`).
+//! What is large is handed on in pieces, so that most of it lies here. One reply that is large has room among all such replies first
+//! (`room.rs`), else the caller is refused; streams of large replies see to that themselves.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -24,6 +25,7 @@ use super::room::{Full, Room, Rooms};
 use super::status::to_status;
 use crate::deadline;
 use crate::error::{Error, Kind};
+use crate::listen::Waiting;
 use crate::observe::{Shed, shed};
 use crate::service::draining;
 
@@ -80,11 +82,10 @@ pub(super) struct Reply<B> {
     held: Arc<Mutex<Option<Holding<B>>>>,
     /// What a stream watches beside its own frames.
     watch: Option<Watch>,
-    /// Lets go of what is held though nobody asks for frames.
-    guard: Option<AbortHandle>,
-    sending: Option<Sending>,
     /// Whether its last frame was given.
     ended: bool,
+    /// For its connection.
+    _unread: Option<Waiting>,
 }
 
 /// What goes when nobody reads.
@@ -105,22 +106,30 @@ struct Watch {
     time: Option<Pin<Box<Sleep>>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     heard_out: bool,
+    /// Lets go of the inner body though nobody asks for frames.
+    guard: AbortHandle,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.guard.abort();
+    }
 }
 
 impl<B> Default for Reply<B> {
     fn default() -> Self {
-        Self { held: Arc::default(), watch: None, guard: None, sending: None, ended: true }
+        Self { held: Arc::default(), watch: None, ended: true, _unread: None }
     }
 }
 
 impl<B: Body<Data = Bytes> + Send + Unpin + 'static> Reply<B> {
-    /// A body that is whole when its head is, or nearly so: it is told to its end, if it is read by then.
+    /// A body that is whole when its head is, or nearly so: nothing ends it early but its connection.
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED `QUEUE_FULL` when it is large and there is no room for it.
     pub(super) fn short(
         mut body: B,
-        (end, counted): (End, Counted),
+        (unread, counted): (Option<Waiting>, Counted),
         sending: &Sending,
     ) -> Result<Self, Error> {
         if body.is_end_stream() {
@@ -136,52 +145,44 @@ impl<B: Body<Data = Bytes> + Send + Unpin + 'static> Reply<B> {
         let length = first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
         let room = sending.room(length)?;
         let holding = Holding { body, first, rest: Bytes::new(), room, _counted: counted };
-        Ok(Self::guarded(holding, end))
+        let held = Arc::new(Mutex::new(Some(holding)));
+        Ok(Self { held, watch: None, ended: false, _unread: unread })
     }
 
     /// A stream.
-    pub(super) fn stream(body: B, (end, counted): (End, Counted), sending: Sending) -> Self {
-        let watch = Watch {
-            time: end.at.map(|at| Box::pin(sleep_until(at))),
-            cut: Box::pin(end.cut.clone().cancelled_owned()),
-            heard_out: end.heard_out,
-        };
+    pub(super) fn stream(body: B, end: End, (unread, counted): (Option<Waiting>, Counted)) -> Self {
         let rest = Bytes::new();
         let holding = Holding { body, first: None, rest, room: None, _counted: counted };
-        let mut reply = Self::guarded(holding, end);
-        (reply.watch, reply.sending) = (Some(watch), Some(sending));
-        reply
-    }
-
-    fn guarded(holding: Holding<B>, end: End) -> Self {
         let held = Arc::new(Mutex::new(Some(holding)));
-        let watched = Arc::clone(&held);
+        let (watched, ends) = (Arc::clone(&held), end.clone());
         let guard = tokio::spawn(async move {
             let time = async {
-                match end.at {
+                match ends.at {
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = time => {}
-                () = end.cut.cancelled() => {}
+                () = ends.cut.cancelled() => {}
             }
             tokio::time::sleep(SLACK).await;
             // Dropped outside the lock: its owner's work ends with it.
             let unread = watched.lock().take();
             drop(unread);
         });
-        let guard = Some(guard.abort_handle());
-        Self { held, watch: None, guard, sending: None, ended: false }
+        let watch = Watch {
+            time: end.at.map(|at| Box::pin(sleep_until(at))),
+            cut: Box::pin(end.cut.cancelled_owned()),
+            heard_out: end.heard_out,
+            guard: guard.abort_handle(),
+        };
+        Self { held, watch: Some(watch), ended: false, _unread: unread }
     }
 }
 
 impl<B> Drop for Reply<B> {
     fn drop(&mut self) {
-        if let Some(guard) = &self.guard {
-            guard.abort();
-        }
         // At once, and not when the guard has heard that it is over: a call's place goes with the body.
         let unread = self.held.lock().take();
         drop(unread);
@@ -189,11 +190,7 @@ impl<B> Drop for Reply<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Holding<B> {
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-        sending: Option<&Sending>,
-    ) -> Poll<Next<B::Error>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.piece())));
         }
@@ -201,27 +198,19 @@ impl<B: Body<Data = Bytes> + Unpin> Holding<B> {
             Some(first) => first,
             None => match std::task::ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Poll::Ready(Some(Err(Ended::Broken(error)))),
-                None => return Poll::Ready(None),
+                ended => return Poll::Ready(ended),
             },
         };
-        let large = frame.data_ref().is_some_and(|data| data.len() > PIECE_BYTES);
-        let data = match frame.into_data() {
-            Ok(data) if large => data,
-            Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-            Err(frame) => return Poll::Ready(Some(Ok(frame))),
-        };
-        if let Some(sending) = sending {
-            match sending.room(data.len()) {
-                Ok(room) => self.room = room,
-                Err(refused) => return Poll::Ready(Some(Err(Ended::Refused(refused)))),
+        Poll::Ready(Some(Ok(match frame.into_data() {
+            Ok(data) => {
+                self.rest = data;
+                self.piece()
             }
-        }
-        self.rest = data;
-        Poll::Ready(Some(Ok(self.piece())))
+            Err(frame) => frame,
+        })))
     }
 
-    /// The next piece of a large frame; its room goes with the last one.
+    /// The next piece of a frame; the frame's room goes with the last one.
     fn piece(&mut self) -> Frame<Bytes> {
         let piece = self.rest.split_to(self.rest.len().min(PIECE_BYTES));
         if self.rest.is_empty() {
@@ -233,16 +222,6 @@ impl<B: Body<Data = Bytes> + Unpin> Holding<B> {
     fn is_end(&self) -> bool {
         self.first.is_none() && self.rest.is_empty() && self.body.is_end_stream()
     }
-}
-
-/// A frame of what is held, or its end.
-type Next<E> = Option<Result<Frame<Bytes>, Ended<E>>>;
-
-/// Why what is held gives no further frame.
-enum Ended<E> {
-    Broken(E),
-    /// There is no room for it.
-    Refused(Error),
 }
 
 /// Why a stream ends early.
@@ -280,35 +259,32 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Reply<B> {
         // Time first: a stream that always has a frame ends as well.
         let over = this.watch.as_mut().and_then(|watch| watch.over(context));
         let mut held = this.held.lock();
-        let sending = this.sending.as_ref();
         let frame = match (held.as_mut(), over) {
             // The guard has let go of it.
             (None, _) | (Some(_), Some(Over::Time | Over::Cut { heard_out: false })) => {
                 Poll::Pending
             }
-            (Some(holding), None) => holding.poll(context, sending),
+            (Some(holding), None) => holding.poll(context),
             (Some(holding), Some(Over::Cut { heard_out: true })) => {
                 if !has_budget_remaining() {
                     // The runtime would let it say nothing, whatever it has to say.
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                holding.poll(context, sending)
+                holding.poll(context)
             }
         };
-        let frame = match frame {
-            Poll::Pending if over.is_none() && held.is_some() => return Poll::Pending,
-            Poll::Pending => Some(Err(Ended::Refused(match over {
-                Some(Over::Cut { .. }) => draining(),
-                Some(Over::Time) | None => deadline::exceeded(),
-            }))),
-            Poll::Ready(frame) => frame,
-        };
-        let frame = match frame {
-            Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
-            Some(Err(Ended::Broken(error))) => Some(Err(error)),
-            Some(Err(Ended::Refused(error))) => Some(Ok(Frame::trailers(trailers(&error)))),
-            None => None,
+        let frame = match (frame, over) {
+            (Poll::Ready(Some(Ok(frame))), _) => return Poll::Ready(Some(Ok(frame))),
+            (Poll::Ready(ended), _) => ended,
+            (Poll::Pending, None) if held.is_some() => return Poll::Pending,
+            (Poll::Pending, over) => {
+                let error = match over {
+                    Some(Over::Cut { .. }) => draining(),
+                    Some(Over::Time) | None => deadline::exceeded(),
+                };
+                Some(Ok(Frame::trailers(trailers(&error))))
+            }
         };
         (this.ended, this.watch) = (true, None);
         let unread = held.take();
@@ -361,8 +337,8 @@ mod tests {
         Sending { rooms: Rooms::new(bytes, 0), caller: None }
     }
 
-    fn end(at: Option<Instant>) -> (End, Counted) {
-        (End { at, cut: CancellationToken::new(), heard_out: false }, Box::new(()))
+    fn counted() -> (Option<Waiting>, Counted) {
+        (None, Box::new(()))
     }
 
     fn large(bytes: usize) -> Says {
@@ -381,7 +357,7 @@ mod tests {
         let end = End { at: None, cut: CancellationToken::new(), heard_out };
         end.cut.cancel();
         let inner = Says(["NOT", "SERVING"].map(Bytes::from).into());
-        let mut reply = Reply::stream(inner, (end, Box::new(())), sending(0));
+        let mut reply = Reply::stream(inner, end, counted());
         let mut said = Vec::new();
         while let Some(Ok(frame)) =
             std::future::poll_fn(|context| Pin::new(&mut reply).poll_frame(context)).await
@@ -410,14 +386,14 @@ mod tests {
     #[tokio::test]
     async fn a_large_reply_has_room_until_its_last_piece_is_taken_and_one_without_is_refused() {
         let sending = sending(250 << 10);
-        let mut first = Reply::short(large(100 << 10), end(None), &sending).unwrap();
-        let second = Reply::short(large(100 << 10), end(None), &sending).unwrap();
-        let Err(refused) = Reply::short(large(100 << 10), end(None), &sending) else {
+        let mut first = Reply::short(large(100 << 10), counted(), &sending).unwrap();
+        let second = Reply::short(large(100 << 10), counted(), &sending).unwrap();
+        let Err(refused) = Reply::short(large(100 << 10), counted(), &sending) else {
             panic!("there is no room");
         };
         assert_eq!(refused.details().reason, ErrorReason::QueueFull);
         assert!(refused.details().retry_after.is_some());
-        assert!(Reply::short(large(PIECE_BYTES), end(None), &sending).is_ok(), "it is small");
+        assert!(Reply::short(large(PIECE_BYTES), counted(), &sending).is_ok(), "it is small");
         let mut read = 0;
         while read < 100 << 10 {
             assert_eq!(sending.rooms.free(), 50 << 10);
@@ -431,24 +407,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_short_reply_that_nobody_reads_is_let_go_of_and_the_caller_told() {
-        let sending = sending(1 << 20);
-        let mut reply =
-            Reply::short(large(100 << 10), end(Some(Instant::now())), &sending).unwrap();
-        next(&mut reply).await.into_data().unwrap();
-        while sending.rooms.free() < 1 << 20 {
-            tokio::task::yield_now().await;
+    async fn a_large_frame_of_a_stream_comes_in_pieces() {
+        let end = End { at: None, cut: CancellationToken::new(), heard_out: false };
+        let mut reply = Reply::stream(large(100 << 10), end, counted());
+        let mut lengths = Vec::new();
+        for _ in 0..2 {
+            lengths.push(next(&mut reply).await.into_data().unwrap().len());
         }
-        let trailers = next(&mut reply).await.into_trailers().unwrap();
-        assert_eq!(trailers["grpc-status"], "4");
-        assert!(reply.is_end_stream());
-    }
-
-    #[tokio::test]
-    async fn a_frame_of_a_stream_without_room_ends_the_stream_with_a_time_to_wait() {
-        let mut reply = Reply::stream(large(100 << 10), end(None), sending(1000));
-        let trailers = next(&mut reply).await.into_trailers().unwrap();
-        assert_eq!(trailers["grpc-status"], "8");
-        assert!(reply.is_end_stream());
+        assert_eq!(lengths, [PIECE_BYTES, (100 << 10) - PIECE_BYTES]);
     }
 }

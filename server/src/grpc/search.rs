@@ -58,15 +58,16 @@ impl SearchService for Handler {
     ) -> Result<Response<Self::BatchSearchStream>, Status> {
         // Once for all elements: a batch under way outlives the closing of the door.
         self.0.admit()?;
-        let sending = request.extensions().get().cloned();
-        let searches = request.into_inner().searches;
+        let (_, mut extensions, message) = request.into_parts();
+        let holds = (extensions.remove(), extensions.remove());
+        let searches = message.searches;
         count("searches", "searches", searches.len(), self.0.limits.batch_items)?;
         let service = Arc::clone(&self.0);
         let one = move |wire| {
             let service = Arc::clone(&service);
             async move { search(&service, wire).await }
         };
-        Ok(Response::new(Box::pin(Answers::new(searches, sending, one))))
+        Ok(Response::new(Box::pin(Answers::new(searches, holds, one))))
     }
 
     async fn explain_match(

@@ -1,6 +1,7 @@
 //! One open stream for each ingest: who comes later takes over.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
+use crate::callers::{Callers, Counted};
 use crate::error::{Error, Kind, Result};
 
 /// Most ingests with an open stream.
@@ -16,9 +18,18 @@ const MOST: usize = 32;
 /// When one who found no seat may come again.
 const COME_AGAIN: Duration = Duration::from_secs(1);
 
-/// The seats of all ingests, by id.
-#[derive(Debug, Default)]
-pub(crate) struct Seats(Mutex<HashMap<String, Entry>>);
+/// The seats of all ingests, by id. One caller has half at most.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    entries: Mutex<HashMap<String, Entry>>,
+    callers: Arc<Callers>,
+}
+
+impl Default for Seats {
+    fn default() -> Self {
+        Self { entries: Mutex::default(), callers: Callers::new(MOST / 2) }
+    }
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -33,6 +44,7 @@ struct Entry {
 pub(crate) struct Seat {
     taken: CancellationToken,
     _turn: OwnedMutexGuard<()>,
+    _counted: Counted,
 }
 
 impl Seat {
@@ -47,27 +59,29 @@ impl Seats {
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED `QUEUE_FULL` for too many ingests at once; ABORTED `STREAM_TAKEN_OVER` when a third one comes.
-    pub(crate) async fn take(&self, id: &str) -> Result<Seat> {
+    pub(crate) async fn take(&self, id: &str, caller: Option<IpAddr>) -> Result<Seat> {
+        let most = self.callers.most();
+        let counted = self.callers.enter(caller).ok_or_else(|| {
+            full(most, &format!("the caller has {most} ingests open, as many as one may have"))
+        })?;
         let (taken, turn) = self.ask(id)?;
         tokio::select! {
             biased;
             () = taken.cancelled() => Err(taken_over()),
-            turn = turn.lock_owned() => Ok(Seat { taken, _turn: turn }),
+            turn = turn.lock_owned() => Ok(Seat { taken, _turn: turn, _counted: counted }),
         }
     }
 
     /// Whether somebody has the seat, or waits for it.
     pub(crate) fn is_taken(&self, id: &str) -> bool {
-        self.0.lock().get(id).is_some_and(Entry::is_taken)
+        self.entries.lock().get(id).is_some_and(Entry::is_taken)
     }
 
     fn ask(&self, id: &str) -> Result<(CancellationToken, Arc<tokio::sync::Mutex<()>>)> {
-        let mut seats = self.0.lock();
+        let mut seats = self.entries.lock();
         seats.retain(|_, entry| entry.is_taken());
         if seats.len() >= MOST && !seats.contains_key(id) {
-            let message = format!("{MOST} ingests are open, which is the limit");
-            let full = Error::new(Kind::Overloaded, ErrorReason::QueueFull, message);
-            return Err(full.retry_after(COME_AGAIN));
+            return Err(full(MOST, &format!("{MOST} ingests are open, which is the limit")));
         }
         let fresh = || Entry { taken: CancellationToken::new(), turn: Arc::default() };
         let entry = seats.entry(id.to_owned()).or_insert_with(fresh);
@@ -83,6 +97,11 @@ impl Entry {
     }
 }
 
+fn full(most: usize, message: &str) -> Error {
+    let full = Error::new(Kind::Overloaded, ErrorReason::QueueFull, message);
+    full.with("limit", most.to_string()).retry_after(COME_AGAIN)
+}
+
 /// What a stream is told whose seat another one has.
 pub(crate) fn taken_over() -> Error {
     let message = "another stream with this ingest_id was opened and goes on from here";
@@ -96,10 +115,10 @@ mod tests {
     #[tokio::test]
     async fn who_comes_later_waits_until_the_first_has_finished_and_the_last_one_sits() {
         let seats = Arc::new(Seats::default());
-        let first = seats.take("a").await.unwrap();
+        let first = seats.take("a", None).await.unwrap();
         let sit = || {
             let seats = Arc::clone(&seats);
-            tokio::spawn(async move { seats.take("a").await })
+            tokio::spawn(async move { seats.take("a", None).await })
         };
         let second = sit();
         first.taken().cancelled().await;
@@ -119,12 +138,27 @@ mod tests {
         let seats = Seats::default();
         let mut taken = Vec::new();
         for number in 0..MOST {
-            taken.push(seats.take(&number.to_string()).await.unwrap());
+            taken.push(seats.take(&number.to_string(), None).await.unwrap());
         }
-        let refused = seats.take("more").await.unwrap_err();
+        let refused = seats.take("more", None).await.unwrap_err();
         assert_eq!(refused.details().reason, ErrorReason::QueueFull);
         assert!(refused.details().retry_after.is_some());
         taken.pop();
-        assert!(seats.take("more").await.is_ok());
+        assert!(seats.take("more", None).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_caller_leaves_seats_to_others() {
+        let seats = Seats::default();
+        let [one, other] = [1, 2].map(|last| Some(IpAddr::from([10, 0, 0, last])));
+        let mut taken = Vec::new();
+        for number in 0..MOST / 2 {
+            taken.push(seats.take(&number.to_string(), one).await.unwrap());
+        }
+        let refused = seats.take("more", one).await.unwrap_err();
+        assert_eq!(refused.details().metadata["limit"], "16");
+        assert!(seats.take("more", other).await.is_ok());
+        taken.pop();
+        assert!(seats.take("more", one).await.is_ok());
     }
 }

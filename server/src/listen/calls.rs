@@ -11,13 +11,14 @@ use tokio_util::either::Either;
 use tower::ServiceExt as _;
 use tower::util::Oneshot;
 
-use super::{Gate, Peer};
+use super::{Gate, Peer, Unread};
 
 /// Asks the gate while the connection is read; only what it lets in has a clone of the service, whose work begins in a task of its
 /// own.
 #[derive(Debug)]
 pub(super) struct Calls<G, S> {
     pub(super) peer: Peer,
+    pub(super) unread: Unread,
     pub(super) gate: G,
     /// Set when a call is refused, for the connection.
     pub(super) refused: Arc<AtomicBool>,
@@ -40,7 +41,10 @@ where
                 self.refused.store(true, Ordering::Relaxed);
                 Either::Left(ready(Ok(refusal)))
             }
-            None => Either::Right(self.service.clone().oneshot(request)),
+            None => {
+                request.extensions_mut().insert(self.unread.clone());
+                Either::Right(self.service.clone().oneshot(request))
+            }
         }
     }
 }

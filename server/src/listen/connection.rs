@@ -16,12 +16,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rand::Rng as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
 use super::greeting::Greeted;
-use super::{Counters, Gate, Peer};
+use super::{Counters, Gate, Peer, Unread};
 use crate::limits::ConnectionLimits;
 
 /// Bytes that a peer may send ahead of what is read: one picture's worth of a stream, four of a connection.
@@ -29,6 +29,8 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// The least buffer of an HTTP/1 connection, which holds a head or a piece of a body.
 const BUFFER_BYTES: usize = 64 << 10;
+/// How often a connection is looked at for replies that nobody reads.
+const GLANCE: Duration = Duration::from_secs(1);
 /// How far the age of a connection is from the one that is set, in hundredths: not all peers are to come back at once.
 const JITTER: u32 = 10;
 
@@ -57,13 +59,22 @@ impl Connection {
     {
         let _counted = self.counters.enter(|counters| &counters.connections);
         let refused = Arc::new(AtomicBool::new(false));
-        let calls = Calls { peer: Peer(self.peer), gate, refused: Arc::clone(&refused), service };
+        let unread = Unread::default();
+        let calls = Calls {
+            peer: Peer(self.peer),
+            unread: unread.clone(),
+            gate,
+            refused: Arc::clone(&refused),
+            service,
+        };
         let (stream, greeting) = Greeted::new(stream);
         let builder = self.builder();
         let served = builder.serve_connection(TokioIo::new(stream), calls);
         let mut served = std::pin::pin!(served);
         let mut handshake = std::pin::pin!(tokio::time::sleep(self.limits.handshake));
         let mut age = std::pin::pin!(tokio::time::sleep(jittered(self.limits.age)));
+        let mut glance = tokio::time::interval(GLANCE);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut linger = std::pin::pin!(tokio::time::sleep(self.limits.linger));
         let (mut greeted, mut leaving) = (false, false);
         loop {
@@ -73,6 +84,12 @@ impl Connection {
                         tracing::debug!(peer = %self.peer, error, "a connection broke");
                     }
                     return;
+                }
+                now = glance.tick() => {
+                    if unread.is_late(now) {
+                        tracing::debug!(peer = %self.peer, "a connection whose peer reads no replies was closed");
+                        return;
+                    }
                 }
                 () = &mut handshake, if !greeted => {
                     if !greeting.heard() {
@@ -88,7 +105,7 @@ impl Connection {
                     served.as_mut().graceful_shutdown();
                     linger.as_mut().reset(Instant::now() + self.limits.linger);
                 }
-                // A peer that reads no reply would keep its connection for ever.
+                // A peer that never ends would keep its connection for ever.
                 () = &mut linger, if leaving => {
                     tracing::debug!(peer = %self.peer, "a connection that did not end was closed");
                     return;

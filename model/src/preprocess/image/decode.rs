@@ -78,7 +78,14 @@ pub fn decode_memory(bytes: &[u8], limits: &ImageLimits) -> Result<u64> {
     let format = check_file(bytes, limits)?;
     let (width, height) = guarded(|| match of_library(format) {
         None => Ok(Jpeg::open(bytes, limits)?.dimensions()),
-        Some(format) => Ok(open(format, bytes, limits)?.dimensions()),
+        // Its decoder unpacks a colour profile on the way to the first pixel, which may take long; the head is enough.
+        Some(format) => match stated_by_png(format, bytes) {
+            Some((width, height)) => {
+                check_dimensions(width, height, limits)?;
+                Ok((width, height))
+            }
+            None => Ok(open(format, bytes, limits)?.dimensions()),
+        },
     })?;
     Ok(limits.decode_memory(u64::from(width) * u64::from(height)))
 }
