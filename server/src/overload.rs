@@ -28,10 +28,11 @@ const NEWEST: f64 = 1.0 / 16.0;
 /// The share of refused calls up from which the next one always waits, and the part of the slowdown that is left then.
 const MOST_REFUSED: f64 = 0.6;
 const BRISK: f64 = 0.6;
-/// So long the calls under way take together at least, also then, up to so many of them: of those that are quicker, one is to be ready when
-/// the other is done, since what it takes to read and refuse the rest is no longer small beside a call.
+/// So long the calls under way take together at least, also then, up to so many of them, in turn: of those that are quicker, one is to be
+/// ready when the other is done, since what it takes to read and refuse the rest is no longer small beside a call. Always two would make
+/// their slowest too slow, and always one leaves a tenth of the time to refusals.
 const ROUND: f64 = 5e-4;
-const READY: f64 = 2.0;
+const READY: [f64; 2] = [1.0, 2.0];
 /// Answers are counted in windows of so much time and so many answers at least.
 const WINDOW: Duration = Duration::from_millis(250);
 const ANSWERS: u32 = 16;
@@ -92,6 +93,8 @@ struct State {
     /// When somebody was last refused, while overloaded.
     refused: Option<Instant>,
     share: Share,
+    /// Calls that have ended, which take turns.
+    ended: usize,
 }
 
 /// How long a call takes alone.
@@ -282,7 +285,7 @@ impl State {
         if let Some(base) = self.base.known.filter(|_| self.refused.is_some()) {
             let calls = |slowdown: f64| (slowdown * base * self.rate.most).round() as usize;
             let most = calls(settings.slowdown);
-            let ready = (ROUND / base).ceil().min(READY) as usize;
+            let ready = (ROUND / base).ceil().min(READY[self.ended % READY.len()]) as usize;
             let brisk = || calls(BRISK * settings.slowdown).max(ready);
             let calls = if self.share.most { brisk().min(most) } else { most };
             return calls.max(settings.least);
@@ -326,7 +329,9 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.limiter.state.lock().under_way -= 1;
+        let mut state = self.limiter.state.lock();
+        state.under_way -= 1;
+        state.ended = state.ended.wrapping_add(1);
     }
 }
 
