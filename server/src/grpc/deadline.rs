@@ -163,9 +163,18 @@ mod tests {
         DeadlineLayer::new(&limits, (ends.clone(), Arc::default()), Rooms::new(1 << 20, 1 << 20))
     }
 
-    /// A body that never has a frame.
+    /// A body that never has a frame, and may tell that it is dropped.
     #[derive(Debug, Default)]
-    struct Endless;
+    struct Endless(Option<Dropped>);
+
+    #[derive(Debug)]
+    struct Dropped(Arc<tokio::sync::Notify>);
+
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
 
     impl Body for Endless {
         type Data = Bytes;
@@ -193,7 +202,7 @@ mod tests {
             if !answers {
                 std::future::pending::<()>().await;
             }
-            Ok::<_, Infallible>(Response::new(Endless))
+            Ok::<_, Infallible>(Response::new(Endless::default()))
         }))
     }
 
@@ -246,27 +255,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_that_nobody_reads_is_let_go_of() {
-        struct Dropped(Arc<tokio::sync::Notify>);
-        impl Drop for Dropped {
-            fn drop(&mut self) {
-                self.0.notify_one();
-            }
-        }
         let dropped = Arc::new(tokio::sync::Notify::new());
         let at = Some(Instant::now());
-        impl Body for Dropped {
-            type Data = Bytes;
-            type Error = Infallible;
-
-            fn poll_frame(
-                self: Pin<&mut Self>,
-                _: &mut Context<'_>,
-            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-                Poll::Pending
-            }
-        }
         let end = End { at, cut: Default::default(), heard_out: false };
-        let unread = Reply::stream(Dropped(Arc::clone(&dropped)), end, (None, Box::new(())));
+        let unread =
+            Reply::stream(Endless(Some(Dropped(Arc::clone(&dropped)))), end, (None, Box::new(())));
         dropped.notified().await;
         drop(unread);
     }
@@ -297,7 +290,7 @@ mod tests {
         let inner = service_fn(|_: Request<()>| async {
             let left = deadline::current().unwrap().left();
             Ok::<_, Infallible>(Response::builder().header("left", left.as_millis().to_string()))
-                .map(|response| response.body(Endless).unwrap())
+                .map(|response| response.body(Endless::default()).unwrap())
         });
         let mut service = layer(&Ends::default()).layer(inner);
         let response = service.call(request(SEARCH, "10m")).await.unwrap();
