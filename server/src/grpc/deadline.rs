@@ -165,7 +165,9 @@ mod tests {
 
     /// A body that never has a frame, and may tell that it is dropped.
     #[derive(Debug, Default)]
-    struct Endless(Option<Dropped>);
+    struct Endless {
+        _dropped: Option<Dropped>,
+    }
 
     #[derive(Debug)]
     struct Dropped(Arc<tokio::sync::Notify>);
@@ -258,8 +260,11 @@ mod tests {
         let dropped = Arc::new(tokio::sync::Notify::new());
         let at = Some(Instant::now());
         let end = End { at, cut: Default::default(), heard_out: false };
-        let unread =
-            Reply::stream(Endless(Some(Dropped(Arc::clone(&dropped)))), end, (None, Box::new(())));
+        let unread = Reply::stream(
+            Endless { _dropped: Some(Dropped(Arc::clone(&dropped))) },
+            end,
+            (None, Box::new(())),
+        );
         dropped.notified().await;
         drop(unread);
     }
