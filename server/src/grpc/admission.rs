@@ -2,7 +2,8 @@
 //!
 //! A caller, told by the address until there are keys, who has as many as one may have is refused at once. Beyond those of all
 //! callers a call waits a little, unread, and is refused then. Streams, which may go on for an hour, are counted apart, and one too
-//! many is refused at once: they never hold the places of the others. A place is held until the reply's end. Health is never among them: probes must be answered by a server that has much to do.
+//! many is refused at once: they never hold the places of the others. A place is held until the reply's end. Health is never among
+//! them: probes must be answered by a server that has much to do.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -122,10 +123,7 @@ where
         let unary = is_unary(request.uri().path());
         let callers = if unary { &self.layer.callers } else { &self.layer.streamers };
         let Some(caller) = callers.enter(name) else {
-            shed(Shed::TooManyCalls);
-            if let Some(pass) = pass {
-                pass.refused(Instant::now());
-            }
+            crowded(pass);
             let refused = to_status(&too_many(callers.most(), unary)).into_http();
             return Box::pin(async { Ok(refused) });
         };
@@ -141,10 +139,7 @@ where
                     places.hold(Place { _call: place, _caller: caller, pass: Mutex::new(pass) });
                 }
                 Err(refused) => {
-                    shed(Shed::TooManyCalls);
-                    if let Some(pass) = pass {
-                        pass.refused(Instant::now());
-                    }
+                    crowded(pass);
                     return Ok(to_status(&refused).into_http());
                 }
             }
@@ -155,6 +150,14 @@ where
             }
             Ok(answer.map(|body| Held { body, _places: Some(places) }))
         })
+    }
+}
+
+/// Counts a call that is refused because too many are under way, and tells its method.
+fn crowded(pass: Option<Pass>) {
+    shed(Shed::TooManyCalls);
+    if let Some(pass) = pass {
+        pass.refused(Instant::now());
     }
 }
 

@@ -28,8 +28,8 @@ use super::room::{Full, Room, Rooms};
 use super::status::to_status;
 use crate::error::{Error, Kind};
 use crate::limits::takes_one_message;
+use crate::observe::Shed;
 use crate::observe::record::received;
-use crate::observe::{Shed, shed};
 
 /// Messages up to this length are not counted where a call has one.
 pub(super) const FREE_BYTES: u64 = 64 << 10;
@@ -88,13 +88,7 @@ impl ReceiveLayer {
 }
 
 fn refused(full: Full) -> Status {
-    shed(Shed::ReceiveBytes);
-    let whose = if full.of_caller { "of one caller's requests" } else { "of requests" };
-    let message = format!(
-        "the server has {} bytes {whose} under way, as many as it takes on, or nearly so; try again later",
-        full.limit
-    );
-    to_status(&full.tell(Error::new(Kind::Overloaded, ErrorReason::QueueFull, message)))
+    to_status(&full.refused(Shed::ReceiveBytes, "requests under way", "try again later"))
 }
 
 impl<S> Layer<S> for ReceiveLayer {

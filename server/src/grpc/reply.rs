@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use diptych_proto::v1::ErrorReason;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -24,9 +23,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::room::{Full, Room, Rooms};
 use super::status::to_status;
 use crate::deadline;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::listen::Waiting;
-use crate::observe::{Shed, shed};
+use crate::observe::Shed;
 use crate::service::draining;
 
 /// How long after its end a reply that nobody reads is let go of.
@@ -57,13 +56,8 @@ impl Sending {
 }
 
 fn refused(full: Full) -> Error {
-    shed(Shed::ReplyBytes);
-    let whose = if full.of_caller { "of one caller's replies" } else { "of replies" };
-    let message = format!(
-        "the server has {} bytes {whose} that were not read yet, as many as it keeps, or nearly so; read them, or try again later",
-        full.limit
-    );
-    full.tell(Error::new(Kind::Overloaded, ErrorReason::QueueFull, message))
+    let what = "replies that were not read yet";
+    full.refused(Shed::ReplyBytes, what, "read them, or try again later")
 }
 
 /// What ends a call early.
@@ -313,6 +307,8 @@ fn trailers(error: &Error) -> HeaderMap {
 mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
+
+    use diptych_proto::v1::ErrorReason;
 
     use super::*;
 

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use diptych_proto::v1::ErrorReason;
 use parking_lot::Mutex;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
+use crate::observe::{Shed, shed};
 
 /// What a caller who finds no room is told to wait.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -49,10 +51,18 @@ pub(super) struct Full {
 }
 
 impl Full {
-    /// `error` with the sizes, and a time to wait.
-    pub(super) fn tell(self, error: Error) -> Error {
-        let sized = error.with("limit", self.limit.to_string());
-        sized.with("actual", self.actual.to_string()).retry_after(RETRY_AFTER)
+    /// Counts a refusal and tells it: of what there is no more room, and what helps.
+    pub(super) fn refused(self, why: Shed, what: &str, helps: &str) -> Error {
+        shed(why);
+        let whose = if self.of_caller { "one caller's " } else { "" };
+        let message = format!(
+            "the server has {} bytes of {whose}{what}, as many as it takes on, or nearly so; {helps}",
+            self.limit
+        );
+        Error::new(Kind::Overloaded, ErrorReason::QueueFull, message)
+            .with("limit", self.limit.to_string())
+            .with("actual", self.actual.to_string())
+            .retry_after(RETRY_AFTER)
     }
 }
 
