@@ -280,17 +280,27 @@ async fn a_stream_whose_caller_says_nothing_is_ended_and_may_be_opened_again() {
     open_stream(server.channel.clone()).await;
 }
 
+/// A connection whose peer lets no byte of a reply through.
+async fn deaf(server: &Server) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    endpoint.initial_stream_window_size(0).connect().await.unwrap()
+}
+
+/// A call whose reply is not read, under way by now.
+async fn unread(server: &Server) -> tokio::task::JoinHandle<()> {
+    let mut info = InfoServiceClient::new(deaf(server).await);
+    let call = tokio::spawn(async move {
+        drop(info.get_server_info(v1::GetServerInfoRequest {}).await);
+    });
+    until("a call under way", || server.counters.calls.load(Ordering::Relaxed) == 1).await;
+    call
+}
+
 #[tokio::test]
 async fn a_reply_that_nobody_reads_gives_its_place_back_in_time() {
     let server = Server::with_flags(&["--timeout=300ms"]).await;
-    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
-    let channel = endpoint.initial_stream_window_size(0).connect().await.unwrap();
-    let calls = &server.counters.calls;
-    let unread = tokio::spawn(async move {
-        InfoServiceClient::new(channel).get_server_info(v1::GetServerInfoRequest {}).await
-    });
-    until("a call under way", || calls.load(Ordering::Relaxed) == 1).await;
-    until("no call under way", || calls.load(Ordering::Relaxed) == 0).await;
+    let unread = unread(&server).await;
+    until("no call under way", || server.counters.calls.load(Ordering::Relaxed) == 0).await;
     unread.abort();
     still_serves(&server).await;
 }
@@ -299,12 +309,18 @@ async fn a_reply_that_nobody_reads_gives_its_place_back_in_time() {
 async fn a_connection_whose_peer_reads_nothing_is_closed_in_the_end() {
     let flags = ["--timeout=100ms", "--stream-timeout=100ms", "--connection-age=100ms"];
     let server = Server::with_flags(&flags).await;
-    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
-    let channel = endpoint.initial_stream_window_size(0).connect().await.unwrap();
-    let unread = tokio::spawn(async move {
-        InfoServiceClient::new(channel).get_server_info(v1::GetServerInfoRequest {}).await
-    });
-    until("a call", || server.counters.calls.load(Ordering::Relaxed) == 1).await;
+    let unread = unread(&server).await;
     until("no connection", || server.counters.connections.load(Ordering::Relaxed) == 0).await;
     unread.abort();
+}
+
+#[tokio::test]
+async fn a_connection_that_is_old_is_closed_after_the_longest_call_though_health_is_watched() {
+    let flags = ["--timeout=100ms", "--stream-timeout=100ms", "--connection-age=100ms"];
+    let server = Server::with_flags(&flags).await;
+    let request = HealthCheckRequest { service: String::new() };
+    // A watch has no end of its own.
+    let watch = HealthClient::new(deaf(&server).await).watch(request).await.unwrap();
+    until("no connection", || server.counters.connections.load(Ordering::Relaxed) == 0).await;
+    drop(watch);
 }
