@@ -59,7 +59,7 @@ def others(measured):
 
 def overload(server, call, seconds):
     alone = bench(call, "--callers", "1", "--seed", "11", seconds=10)
-    closed = lambda callers, seconds=8: bench(call, "--callers", str(callers), "--seed", str(callers), seconds=seconds)["goodput"]
+    closed = lambda callers, seconds=20: bench(call, "--callers", str(callers), "--seed", str(callers), seconds=seconds)["goodput"]
     # The highest of several is high by chance too, so it only chooses.
     _, callers = max((closed(callers, 4), callers) for callers in (8, 16, 32, 64, 128))
     before = closed(callers)

@@ -91,10 +91,25 @@ impl Drop for Counted {
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// Refuses requests where they are read, before anything works for them.
+/// Refuses requests before anything works for them.
 pub trait Gate<B>: Clone + Send + Sync + 'static {
-    /// The refusal, or nothing for a request that may go on. What the gate has to tell of it is among its extensions then.
-    fn refuse<Q>(&self, request: &mut Request<Q>) -> Option<Response<B>>;
+    /// Asked where a request is read. What the gate has to tell of one that passes is among its extensions then.
+    fn ask<Q>(&self, request: &mut Request<Q>) -> Asked<B>;
+
+    /// Asked of [`Asked::Among`], by its number, when the request's own task begins: all that was read with it was asked by then.
+    /// The refusal, or nothing for one that passes.
+    fn decide<Q>(&self, number: u64, request: &mut Request<Q>) -> Option<Response<B>>;
+}
+
+/// What becomes of a request where it is read.
+#[derive(Debug)]
+pub enum Asked<B> {
+    /// It goes on.
+    Passes,
+    /// It ends here.
+    Refused(Response<B>),
+    /// [`Gate::decide`] tells.
+    Among(u64),
 }
 
 /// A gate that refuses nobody.
@@ -102,7 +117,11 @@ pub trait Gate<B>: Clone + Send + Sync + 'static {
 pub struct Open;
 
 impl<B> Gate<B> for Open {
-    fn refuse<Q>(&self, _: &mut Request<Q>) -> Option<Response<B>> {
+    fn ask<Q>(&self, _: &mut Request<Q>) -> Asked<B> {
+        Asked::Passes
+    }
+
+    fn decide<Q>(&self, _: u64, _: &mut Request<Q>) -> Option<Response<B>> {
         None
     }
 }
@@ -119,6 +138,7 @@ pub async fn serve<G, S, B>(
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + Clone
         + Send
+        + Sync
         + 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes> + Send + 'static,

@@ -16,6 +16,9 @@
 //!
 //! While most calls are refused, another one always waits to be let in when one is answered: then hardly more are let in than run at once.
 //!
+//! Then also the newest of those that were read together are let in, not the oldest: whoever is refused for it has waited already
+//! and would be answered last (Maurer 2015, "Fail at Scale": adaptive LIFO).
+//!
 //! Nothing here reads a request: a refusal costs a lock and some arithmetic.
 
 use std::sync::Arc;
@@ -95,6 +98,19 @@ struct State {
     share: Share,
     /// Calls that have ended, which take turns.
     ended: usize,
+    /// Calls that are to be decided on when all that was read with them has arrived, ever.
+    arrived: u64,
+}
+
+/// What becomes of a call where it is read.
+#[derive(Debug)]
+pub enum Arrival {
+    /// It may begin.
+    Admitted(Pass),
+    /// It is to come back after so long.
+    Refused(Duration),
+    /// [`Limiter::decide`] tells, by this number, once the others that were read with it have arrived.
+    Among(u64),
 }
 
 /// How long a call takes alone.
@@ -229,11 +245,8 @@ impl Limiter {
         Arc::new(Self { settings, state: Mutex::default() })
     }
 
-    /// Lets a call in.
-    ///
-    /// # Errors
-    /// How long to wait, for one that comes while the method is overloaded and has enough to do.
-    pub fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, Duration> {
+    /// Takes a call that was read: one that comes while the method is overloaded and has enough to do is refused.
+    pub fn arrive(self: &Arc<Self>, now: Instant) -> Arrival {
         let mut state = self.state.lock();
         if let Some(refused) = state.refused
             && now.saturating_duration_since(refused) > self.settings.recovery
@@ -241,16 +254,35 @@ impl Limiter {
             state.refused = None;
             state.base.probe = None;
         }
-        let refused = state.under_way >= state.most(&self.settings, now);
-        state.share.note(now, refused);
-        if refused {
-            state.refused = Some(now);
-            state.base.probe_if_due(now);
-            return Err(Duration::from_secs_f64(state.drain_time().min(5.0)));
+        if state.under_way >= state.most(&self.settings, now) {
+            return Arrival::Refused(state.refuse(now));
         }
+        if state.refused.is_some() && state.share.most {
+            state.arrived += 1;
+            return Arrival::Among(state.arrived);
+        }
+        Arrival::Admitted(self.admit(&mut state, now))
+    }
+
+    /// Lets in the newest of those that arrived together.
+    ///
+    /// # Errors
+    /// How long to wait, for one whose place is taken, or is for a newer one.
+    pub fn decide(self: &Arc<Self>, number: u64, now: Instant) -> Result<Pass, Duration> {
+        let mut state = self.state.lock();
+        let most = state.most(&self.settings, now);
+        let newer = usize::try_from(state.arrived - number).unwrap_or(usize::MAX);
+        if state.under_way >= most || newer >= most {
+            return Err(state.refuse(now));
+        }
+        Ok(self.admit(&mut state, now))
+    }
+
+    fn admit(self: &Arc<Self>, state: &mut State, now: Instant) -> Pass {
+        state.share.note(now, false);
         let alone = state.under_way == 0;
         state.under_way += 1;
-        Ok(Pass { limiter: Arc::clone(self), began: now, alone })
+        Pass { limiter: Arc::clone(self), began: now, alone }
     }
 
     /// Whether calls are refused.
@@ -292,6 +324,14 @@ impl State {
         }
         let wait = (settings.burst_wait.as_secs_f64() * self.rate.most) as usize;
         wait.min(settings.burst_most).max(settings.burst_calls)
+    }
+
+    /// Notes a refusal and tells how long to wait.
+    fn refuse(&mut self, now: Instant) -> Duration {
+        self.share.note(now, true);
+        self.refused = Some(now);
+        self.base.probe_if_due(now);
+        Duration::from_secs_f64(self.drain_time().min(5.0))
     }
 
     /// Seconds until all that is under way is answered.

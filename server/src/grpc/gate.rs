@@ -25,11 +25,11 @@ use super::observe::names;
 use super::status::to_status;
 use crate::error::{Error, Kind};
 use crate::limits::{CallLimits, limited_methods, observed};
-use crate::listen::{self, Peer};
+use crate::listen::{self, Asked, Peer};
 use crate::observe::context::{REQUEST_ID, request_id_value};
 use crate::observe::metrics::METRICS;
 use crate::observe::{Shed, shed};
-use crate::overload::{Limiter, OverloadSettings, Pass};
+use crate::overload::{Arrival, Limiter, OverloadSettings, Pass};
 
 /// Times to wait are told in steps of this.
 const STEP: Duration = Duration::from_millis(50);
@@ -85,9 +85,30 @@ impl Gate {
 }
 
 impl<B: Body<Data = Bytes> + Default> listen::Gate<B> for Gate {
-    fn refuse<Q>(&self, request: &mut Request<Q>) -> Option<Response<B>> {
+    fn ask<Q>(&self, request: &mut Request<Q>) -> Asked<B> {
+        let Some(method) = self.methods.get(request.uri().path()) else { return Asked::Passes };
+        let place = match method.limiter.arrive(Instant::now()) {
+            Arrival::Admitted(pass) => Ok(pass),
+            Arrival::Refused(wait) => Err(wait),
+            Arrival::Among(number) => return Asked::Among(number),
+        };
+        method.answer(request, place).map_or(Asked::Passes, Asked::Refused)
+    }
+
+    fn decide<Q>(&self, number: u64, request: &mut Request<Q>) -> Option<Response<B>> {
         let method = self.methods.get(request.uri().path())?;
-        let wait = match method.limiter.enter(Instant::now()) {
+        method.answer(request, method.limiter.decide(number, Instant::now()))
+    }
+}
+
+impl Method {
+    /// The refusal of a call that has no place, or nothing.
+    fn answer<Q, B: Default>(
+        &self,
+        request: &mut Request<Q>,
+        place: Result<Pass, Duration>,
+    ) -> Option<Response<B>> {
+        let wait = match place {
             Ok(pass) => {
                 let entry = Entry::Admitted(Arc::new(Mutex::new(Some(pass))));
                 request.extensions_mut().insert(entry);
@@ -99,10 +120,10 @@ impl<B: Body<Data = Bytes> + Default> listen::Gate<B> for Gate {
             request.extensions_mut().insert(Entry::Refused(wait));
             return None;
         }
-        method.count();
+        self.count();
         let id = request_id_value(request.headers());
         let peer = request.extensions().get::<Peer>().map(|Peer(address)| address);
-        let rpc = observed(&method.path).full.as_str();
+        let rpc = observed(&self.path).full.as_str();
         tracing::debug!(rpc, reason = "QUEUE_FULL", request_id = ?id, ?peer, "refused");
         let mut response = Response::new(B::default());
         *response.headers_mut() =
@@ -110,9 +131,7 @@ impl<B: Body<Data = Bytes> + Default> listen::Gate<B> for Gate {
         response.headers_mut().insert(REQUEST_ID, id);
         Some(response)
     }
-}
 
-impl Method {
     fn count(&self) {
         shed(Shed::MethodOverload);
         let figures = self.figures.get_or_init(|| Figures::of(&self.path));
@@ -189,7 +208,11 @@ mod tests {
     }
 
     fn ask(gate: &Gate, request: &mut Request<()>) -> Option<Response<String>> {
-        listen::Gate::<String>::refuse(gate, request)
+        match listen::Gate::<String>::ask(gate, request) {
+            Asked::Passes => None,
+            Asked::Refused(refusal) => Some(refusal),
+            Asked::Among(number) => listen::Gate::<String>::decide(gate, number, request),
+        }
     }
 
     /// Keeps asking until the method refuses, and gives back the calls that hold its places.

@@ -52,6 +52,7 @@ impl Connection {
         S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
             + Clone
             + Send
+            + Sync
             + 'static,
         S::Future: Send,
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -65,7 +66,7 @@ impl Connection {
             unread: unread.clone(),
             gate,
             refused: Arc::clone(&refused),
-            service,
+            service: Arc::new(service),
         };
         let (stream, greeting) = Greeted::new(stream);
         let builder = self.builder();

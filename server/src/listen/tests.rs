@@ -12,19 +12,31 @@ use tower::service_fn;
 
 use super::*;
 
-/// Refuses one path.
-#[derive(Clone)]
-struct Closed;
+/// Refuses one path where it is read and one later, and notes what it is asked.
+#[derive(Clone, Default)]
+struct Closed(Arc<Mutex<Vec<&'static str>>>);
+
+fn refusal() -> Response<String> {
+    let mut response = Response::new("closed".to_owned());
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    response
+}
 
 impl Gate<String> for Closed {
-    fn refuse<Q>(&self, request: &mut Request<Q>) -> Option<Response<String>> {
-        let refuse = |_| {
-            let mut response = Response::new("closed".to_owned());
-            *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-            response
-        };
+    fn ask<Q>(&self, request: &mut Request<Q>) -> Asked<String> {
+        self.0.lock().push("read");
         assert!(request.extensions().get::<Peer>().is_some());
-        (request.uri().path() == "/closed").then_some(()).map(refuse)
+        match request.uri().path() {
+            "/closed" => Asked::Refused(refusal()),
+            "/latest" => Asked::Among(7),
+            _ => Asked::Passes,
+        }
+    }
+
+    fn decide<Q>(&self, number: u64, _: &mut Request<Q>) -> Option<Response<String>> {
+        self.0.lock().push("begun");
+        assert_eq!(number, 7);
+        Some(refusal())
     }
 }
 
@@ -64,9 +76,12 @@ async fn what_the_gate_refuses_never_reaches_the_service() {
         notes.lock().push(request.uri().path().to_owned());
         async { Ok::<_, Infallible>(Response::new("open".to_owned())) }
     });
-    let serving = tokio::spawn(serve(listener, (Closed, service), limits(), Default::default()));
-    let refused = ask(address, "/closed").await;
-    assert!(refused.starts_with("HTTP/1.1 429") && refused.ends_with("closed"), "{refused}");
+    let serving =
+        tokio::spawn(serve(listener, (Closed::default(), service), limits(), Default::default()));
+    for path in ["/closed", "/latest"] {
+        let refused = ask(address, path).await;
+        assert!(refused.starts_with("HTTP/1.1 429") && refused.ends_with("closed"), "{refused}");
+    }
     let answered = ask(address, "/open").await;
     assert!(answered.starts_with("HTTP/1.1 200") && answered.ends_with("open"), "{answered}");
     assert_eq!(*seen.lock(), ["/open"]);
@@ -122,6 +137,18 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u32)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn calls_that_come_together_and_are_refused_are_told_so_in_one_write() {
+    assert_eq!(refusals_of_three("/closed").await, ["read", "read", "read"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_call_is_decided_on_when_all_that_was_read_with_it_was_seen_and_told_so_with_the_others()
+{
+    let asked = refusals_of_three("/latest").await;
+    assert_eq!(asked, ["read", "read", "read", "begun", "begun", "begun"]);
+}
+
+/// Sends three calls of one path together, sees that one write refuses them all, and gives back what the gate was asked.
+async fn refusals_of_three(path: &str) -> Vec<&'static str> {
     const HEADERS: u8 = 1;
     let (mut near, far) = tokio::io::duplex(1 << 16);
     let writes = Arc::new(Mutex::new(Vec::new()));
@@ -134,10 +161,11 @@ async fn calls_that_come_together_and_are_refused_are_told_so_in_one_write() {
         counters: Default::default(),
         peer: "127.0.0.1:1".parse().unwrap(),
     };
-    let noted = Noted(far, Arc::clone(&writes));
-    let serving = tokio::spawn(connection.run(noted, Closed, service));
-    // GET http://h/closed in HPACK's static table, and literals that are not kept (RFC 7541, appendix A and section 6.2.2).
-    let head = [b"\x82\x86\x04\x07/closed\x01\x01h".as_slice()].concat();
+    let (noted, gate) = (Noted(far, Arc::clone(&writes)), Closed::default());
+    let serving = tokio::spawn(connection.run(noted, gate.clone(), service));
+    // GET http://h and the path in HPACK's static table, and literals that are not kept (RFC 7541, appendix A and section 6.2.2).
+    let length = u8::try_from(path.len()).unwrap();
+    let head = [b"\x82\x86\x04", [length].as_slice(), path.as_bytes(), b"\x01\x01h"].concat();
     let mut asked = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     for stream in [1, 3, 5] {
         // It ends the stream and the headers.
@@ -156,4 +184,6 @@ async fn calls_that_come_together_and_are_refused_are_told_so_in_one_write() {
         writes.lock().iter().map(|write| heads(write)).filter(|heads| *heads > 0).collect();
     assert_eq!(in_each, [3]);
     serving.abort();
+    let asked = gate.0.lock().clone();
+    asked
 }

@@ -4,6 +4,15 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
+/// A call that is read alone.
+fn enter(limiter: &Arc<Limiter>, now: Instant) -> Result<Pass, Duration> {
+    match limiter.arrive(now) {
+        Arrival::Admitted(pass) => Ok(pass),
+        Arrival::Refused(wait) => Err(wait),
+        Arrival::Among(number) => limiter.decide(number, now),
+    }
+}
+
 /// A server that answers one call each 2 ms, in order, on a clock of its own.
 struct Simulated {
     limiter: Arc<Limiter>,
@@ -26,7 +35,7 @@ impl Simulated {
     }
 
     fn ask(&mut self) -> bool {
-        match self.limiter.enter(self.now) {
+        match enter(&self.limiter, self.now) {
             Ok(pass) => {
                 self.queue.push_back((pass, self.now));
                 self.done.get_or_insert(self.now + self.each);
@@ -147,6 +156,28 @@ fn while_most_are_refused_the_next_is_ready_only_of_calls_that_are_over_in_no_ti
 }
 
 #[test]
+fn while_most_are_refused_the_newest_of_those_that_arrive_together_is_let_in() {
+    let mut server = Simulated::new();
+    server.limiter = Limiter::new(OverloadSettings { least: 1, ..Default::default() });
+    server.idle();
+    server.load(MS / 2, 2_000 * MS);
+    server.go_on(100 * MS);
+    assert!(server.queue.is_empty() && server.limiter.overloaded());
+    let together = [(); 3].map(|()| match server.limiter.arrive(server.now) {
+        Arrival::Among(number) => number,
+        other => panic!("{other:?} though places are free"),
+    });
+    let decided = together.map(|number| server.limiter.decide(number, server.now));
+    assert!(matches!(&decided, [Err(_), Err(_), Ok(_)]), "{decided:?}");
+    assert!(matches!(server.limiter.arrive(server.now), Arrival::Refused(_)), "no place is free");
+    drop(decided);
+    // Where other threads decide while more is read, whoever comes first has the place.
+    let Arrival::Among(first) = server.limiter.arrive(server.now) else { panic!("refused") };
+    let first = server.limiter.decide(first, server.now);
+    assert!(first.is_ok() && matches!(server.limiter.arrive(server.now), Arrival::Refused(_)));
+}
+
+#[test]
 fn callers_that_wait_for_their_answers_are_not_refused_however_many() {
     let mut server = Simulated::new();
     server.idle();
@@ -229,10 +260,10 @@ fn who_is_refused_elsewhere_tells_that_it_is_too_much() {
     let limiter = Limiter::new(OverloadSettings::default());
     limiter.teach(10 * MS, 100.0);
     let now = Instant::now();
-    let mut passes: Vec<Pass> = (0..30).map(|_| limiter.enter(now).unwrap()).collect();
+    let mut passes: Vec<Pass> = (0..30).map(|_| enter(&limiter, now).unwrap()).collect();
     passes.pop().unwrap().refused(now);
     assert!(limiter.overloaded());
-    assert!(limiter.enter(now).is_err());
+    assert!(enter(&limiter, now).is_err());
 }
 
 #[test]
@@ -248,7 +279,7 @@ fn who_leaves_gives_the_place_back_and_teaches_nothing() {
     let limiter = Limiter::new(OverloadSettings::default());
     let now = Instant::now();
     for _ in 0..10_000 {
-        drop(limiter.enter(now).unwrap());
+        drop(enter(&limiter, now).unwrap());
     }
     let state = limiter.state.lock();
     assert_eq!(state.under_way, 0);
@@ -260,15 +291,15 @@ fn callers_that_all_leave_do_not_keep_it_at_one_call_at_a_time() {
     let limiter = Limiter::new(OverloadSettings { burst_most: 40, ..Default::default() });
     limiter.state.lock().rate.most = 100.0;
     let now = Instant::now();
-    let crowd: Vec<_> = (0..50).map(|_| limiter.enter(now)).collect();
+    let crowd: Vec<_> = (0..50).map(|_| enter(&limiter, now)).collect();
     assert!(limiter.overloaded());
     drop(crowd);
     // One at a time, to learn how long it takes; but nobody stays for that.
-    let first = limiter.enter(now).unwrap();
-    assert!(limiter.enter(now).is_err());
+    let first = enter(&limiter, now).unwrap();
+    assert!(enter(&limiter, now).is_err());
     drop(first);
     let later = now + 1_500 * MS;
     limiter.state.lock().refused = Some(later);
-    let taken: Vec<_> = (0..30).filter_map(|_| limiter.enter(later).ok()).collect();
+    let taken: Vec<_> = (0..30).filter_map(|_| enter(&limiter, later).ok()).collect();
     assert_eq!(taken.len(), 30);
 }
