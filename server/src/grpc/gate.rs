@@ -1,5 +1,5 @@
-//! The gate: calls beyond what a method can answer are refused here, where a connection is read, before any layer, task or record is
-//! made for them.
+//! The gate: calls beyond what a method can answer are refused here, before any layer or record is made for them: where a connection
+//! is read, or, where it is to be the newest of those read together that are let in, as the first thing of their tasks.
 //!
 //! With three times as many calls as can be answered, two of three are refused: what a refusal costs is taken from the others. So
 //! its reply is made once for each time to wait, of which there are few; HTTP/2's header compression then sends it in some bytes. The

@@ -184,6 +184,5 @@ async fn refusals_of_three(path: &str) -> Vec<&'static str> {
         writes.lock().iter().map(|write| heads(write)).filter(|heads| *heads > 0).collect();
     assert_eq!(in_each, [3]);
     serving.abort();
-    let asked = gate.0.lock().clone();
-    asked
+    gate.0.lock().clone()
 }
