@@ -1,8 +1,8 @@
 """Copies prepared emoji data and adds frequent words, so that E learns languages from more than 1,339 concepts' names.
 
-Usage: emoji-words.py FROM TO
+Usage: emoji-words.py FROM TO WORDS
 
-Of each language the 20,000 most frequent words (wordfreq; Speer, 2022; Apache-2.0, its lists CC BY-SA 4.0) are dealt to the concepts of the
+Of each language the WORDS most frequent words (wordfreq; Speer, 2022; Apache-2.0, its lists CC BY-SA 4.0) are dealt to the concepts of the
 train split as keywords. They say nothing of a concept: the data are for a stage that leaves S as it is, and for no other. Words that are a name
 or keyword of a concept outside the train split, in whatever language, are left out, so that what is read of those concepts is read of names not
 seen. Nothing of it is committed or served.
@@ -20,7 +20,7 @@ import pyarrow
 import pyarrow.parquet
 import wordfreq
 
-WORDS, SEED = 20_000, 7
+SEED = 7
 TEXTS = "texts-00000.parquet"
 
 
@@ -33,13 +33,13 @@ def plain(text):
     return unicodedata.normalize("NFKC", text).lower().strip()
 
 
-def with_words(table):
+def with_words(table, most):
     columns = table.to_pydict()
     withheld = {plain(text) for text, split in zip(columns["text"], columns["split"]) if split != "train"}
     groups = sorted({group for group, split in zip(columns["group"], columns["split"]) if split == "train"})
     dealer = random.Random(SEED)
     for language in sorted(set(columns["lang"])):
-        words = [word for word in wordfreq.top_n_list(language, WORDS) if plain(word) not in withheld]
+        words = [word for word in wordfreq.top_n_list(language, most) if plain(word) not in withheld]
         dealer.shuffle(words)
         for number, word in enumerate(words):
             row = {"text": word, "lang": language, "kind": "keyword", "group": groups[number % len(groups)], "split": "train"}
@@ -51,7 +51,7 @@ def with_words(table):
 
 
 def main():
-    source, target = sys.argv[1:]
+    source, target, most = sys.argv[1:]
     os.makedirs(target, exist_ok=True)
     with open(os.path.join(source, "dataset.json"), encoding="utf-8") as file:
         manifest = json.load(file)
@@ -59,7 +59,7 @@ def main():
         if entry["path"] != TEXTS:
             shutil.copy(os.path.join(source, entry["path"]), target)
     before = pyarrow.parquet.read_table(os.path.join(source, TEXTS))
-    after = with_words(before)
+    after = with_words(before, int(most))
     path = os.path.join(target, TEXTS)
     pyarrow.parquet.write_table(after, path, compression="zstd", row_group_size=1000)
     added = after.num_rows - before.num_rows
