@@ -38,10 +38,7 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer);
         let number = match self.gate.ask(&mut request) {
-            Asked::Refused(refusal) => {
-                self.refused.store(true, Ordering::Relaxed);
-                return Either::Left(ready(Ok(refusal)));
-            }
+            Asked::Refused(refusal) => return Either::Left(tell(refusal, &self.refused)),
             Asked::Passes => None,
             Asked::Among(number) => Some(number),
         };
@@ -57,6 +54,12 @@ where
 }
 
 type Refused<B> = Ready<Result<Response<B>, Infallible>>;
+
+/// The reply of a refused call, of which its connection hears.
+fn tell<B>(refusal: Response<B>, refused: &AtomicBool) -> Refused<B> {
+    refused.store(true, Ordering::Relaxed);
+    ready(Ok(refusal))
+}
 
 /// A call in its own task, where the gate decides on those that it could not yet.
 #[derive(Debug)]
@@ -84,8 +87,7 @@ where
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
         let decide = |number| self.gate.decide(number, &mut request);
         if let Some(refusal) = self.number.take().and_then(decide) {
-            self.refused.store(true, Ordering::Relaxed);
-            return Either::Left(ready(Ok(refusal)));
+            return Either::Left(tell(refusal, &self.refused));
         }
         request.extensions_mut().insert(self.unread.clone());
         Either::Right(S::clone(&self.service).oneshot(request))
